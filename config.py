@@ -1,0 +1,214 @@
+"""One experiment's settings: the object that describes it, the presets, and the command line built from it.
+
+Nothing here imports TensorFlow, so a wrong flag is answered at once.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parent
+N_TRAIN = {"mnist": 60000}  # images in each data set, so that flags can be judged before any is loaded
+N_TEST = {"mnist": 10000}
+OBJECTIVES = ("iwae_elbo", "vae_elbo", "vae_elbo_kl", "iwae_eq14")
+STANDARD_LAYERS = {1: ((200,), (100,)), 2: ((200, 100), (100, 50))}  # n_hidden and n_latent, from the image up
+PAPER_STAGES = 8  # stage i = 0 ... 7 is 3**i passes over the data
+PAPER_PASSES = sum(3**i for i in range(PAPER_STAGES))
+
+
+class UsageError(Exception):
+    """Something the user can mend: shown as one line on stderr, with exit code 2."""
+
+
+def setting(default, type, help, session=False, **rules):
+    """A setting of Config, and with it a flag.
+
+    An experiment's settings make its result what it is: they are saved, and fixed once a run has begun. `session` ones
+    say how one call of the program works and may differ when a run is resumed or evaluated.
+    rules: choices, minimum, above, below, nargs.
+    """
+    metadata = {"type": type, "help": help, "session": session, **rules}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every setting of an experiment, by the names of the flags. Where None stands, `resolved` fills in a value."""
+
+    stochastic_layers: int = setting(1, int, "stochastic layers of the model", choices=(1, 2))
+    n_hidden: tuple | None = setting(
+        None, int, "units of the two tanh layers of each block, from the image up (200, or 200 100)",
+        nargs="+", minimum=1,
+    )  # fmt: skip
+    n_latent: tuple | None = setting(
+        None, int, "latent units of each stochastic layer, from the image up (100, or 100 50)", nargs="+", minimum=1
+    )
+    objective: str = setting("iwae_elbo", str, "what is maximised", choices=OBJECTIVES)
+    n_samples: int = setting(5, int, "importance samples k while training", minimum=1)
+    dataset: str = setting("mnist", str, "data set", choices=tuple(N_TRAIN))
+    batch_size: int = setting(20, int, "images in a batch", minimum=1)
+    epochs: int = setting(-1, int, "passes over the data; -1: the paper's schedule, 3,280 passes", minimum=-1)
+    learning_rate: float = setting(1e-4, float, "of Adam, with --epochs N; the paper's schedule has its own", above=0)
+    schedule: str | None = setting(
+        None, str, "learning rate over the run: the paper's eight stages (with --epochs -1), constant (with --epochs N),"
+        " or cosine decay to a hundredth", choices=("paper", "constant", "cosine"),
+    )  # fmt: skip
+    beta_warmup: float = setting(0.0, float, "passes over which the KL term's weight grows from 0 to 1", minimum=0)
+    ema: float = setting(
+        0.0, float, "average the weights with this decay (0.999, say) and test the average; 0: off", minimum=0, below=1
+    )
+    seed: int = setting(0, int, "seed of the first weights and of every random number", minimum=0, below=2**27)
+    jit: str = setting("on", str, "compile with XLA", choices=("on", "off"))
+    preset: str | None = setting(None, str, "a named set of flags; flags given beside it override it")
+    eval_samples: int = setting(5000, int, "importance samples of the test log likelihood", session=True, minimum=1)
+    eval_images: int | None = setting(
+        None, int, "test images to measure, spread evenly over the test set (all)", session=True, minimum=1
+    )
+    run_dir: str | None = setting(None, str, "the run's folder (results/NAME, named after the flags)", session=True)
+    data_dir: str | None = setting(None, str, "folder with IDX files or mnist.npz, looked in first", session=True)
+    gpu: int = setting(0, int, "the GPU to use, if there is one; -1: the CPU", session=True, minimum=-1)
+    threads: int = setting(0, int, "CPU threads; 0: one per core", session=True, minimum=0)
+
+    def resolved(self):
+        """The same settings, complete and checked. Raises UsageError."""
+        for field in dataclasses.fields(self):
+            _check_value(field, getattr(self, field.name))
+        n_hidden, n_latent = STANDARD_LAYERS[self.stochastic_layers]
+        config = dataclasses.replace(
+            self,
+            n_hidden=self.n_hidden or n_hidden,
+            n_latent=self.n_latent or n_latent,
+            schedule=self.schedule or ("paper" if self.epochs == -1 else "constant"),
+            run_dir=self.run_dir or str(ROOT / "results" / self.name()),
+        )
+        config._check_together()
+        return config
+
+    def _check_together(self):
+        for name in ("n_hidden", "n_latent"):
+            if len(getattr(self, name)) != self.stochastic_layers:
+                raise UsageError(f"--{name}: one number per stochastic layer, {self.stochastic_layers} in all")
+        for name, most in (("batch_size", N_TRAIN[self.dataset]), ("eval_images", N_TEST[self.dataset])):
+            if (getattr(self, name) or 0) > most:
+                raise UsageError(f"--{name}: {getattr(self, name)} is not allowed; {self.dataset} has {most} images")
+        if self.epochs == 0:
+            raise UsageError("--epochs: 0 is not allowed; a number of passes, or -1 for the paper's schedule")
+        if (self.schedule == "paper") != (self.epochs == -1):
+            raise UsageError(
+                f"--schedule: {self.schedule} does not go with --epochs {self.epochs};"
+                " paper goes with -1, constant and cosine with a number of passes"
+            )
+        if self.schedule == "paper" and self.learning_rate != Config.learning_rate:
+            raise UsageError("--learning_rate: only with --epochs N; the paper's schedule sets its own")
+
+    @property
+    def passes(self):
+        """Passes over the training images in all."""
+        return PAPER_PASSES if self.epochs == -1 else self.epochs
+
+    def name(self):
+        """A folder name that tells this experiment from others: the usual facts, then every other departure."""
+        usual = {"stochastic_layers", "objective", "n_samples", "preset"}
+        defaults = {**Config().experiment(), **PRESETS.get(self.preset, {})}
+        parts = [f"{self.stochastic_layers}L", self.objective, f"k{self.n_samples}", self.preset]
+        for key, value in self.experiment().items():
+            if key not in usual and value is not None and value != defaults[key]:
+                parts.append(key + ("-".join(map(str, value)) if isinstance(value, tuple) else str(value)))
+        return "_".join(filter(None, parts))
+
+    def experiment(self):
+        """The settings that make the result what it is: what is saved, and what a resumed run must share."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in SESSION}
+
+
+SESSION = {field.name for field in dataclasses.fields(Config) if field.metadata["session"]}
+
+PRESETS = {
+    # The README's first run: about three minutes on two CPU cores, evaluation included.
+    "quick": dict(epochs=10, batch_size=100, learning_rate=2e-3, schedule="cosine", ema=0.99, eval_images=1000),
+}
+
+
+def _check_value(field, value):
+    """Raises UsageError where a value lies outside what its flag allows."""
+    rules = field.metadata
+    for one in value if isinstance(value, tuple) else () if value is None else (value,):
+        if "choices" in rules and one not in rules["choices"]:
+            allowed = "one of " + ", ".join(map(str, rules["choices"]))
+        elif "minimum" in rules and not rules["minimum"] <= one < float("inf"):
+            allowed = f"at least {rules['minimum']}"
+        elif "above" in rules and not rules["above"] < one < float("inf"):
+            allowed = f"more than {rules['above']}, and finite"
+        elif "below" in rules and not one < rules["below"]:
+            allowed = f"less than {rules['below']}"
+        else:
+            continue
+        raise UsageError(f"--{field.name}: {one} is not allowed; {allowed}")
+
+
+def load_experiment(path):
+    """The settings saved in a run's config.json, as keywords of Config. Raises UsageError; unknown keys are refused."""
+    try:
+        saved = json.loads(pathlib.Path(path).read_text())["experiment"]
+    except FileNotFoundError:
+        raise UsageError(f"--run_dir: no run in {pathlib.Path(path).parent} (it has no config.json)") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--run_dir: {path} cannot be read ({type(error).__name__}: {error})") from None
+    if unknown := sorted(set(saved) - set(Config().experiment())):
+        raise UsageError(f"--run_dir: {path} has settings this version does not know: {', '.join(unknown)}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with its errors on one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _parser(description):
+    """A flag per setting. The parsed result holds only what was given."""
+    parser = _Parser(
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=100),
+    )
+    groups = {False: parser.add_argument_group("the experiment"), True: parser.add_argument_group("this call")}
+    for field in dataclasses.fields(Config):
+        rules, help = field.metadata, field.metadata["help"]
+        choices = rules.get("choices") or (tuple(PRESETS) if field.name == "preset" else None)
+        metavar = "{" + ",".join(map(str, choices)) + "}" if choices else rules["type"].__name__.upper()
+        help += f" ({field.default})" if field.default is not None else ""
+        groups[rules["session"]].add_argument(
+            f"--{field.name}", type=rules["type"], nargs=rules.get("nargs"), metavar=metavar, help=help
+        )
+    groups[True].add_argument("--resume", action="store_true", help="go on with the run in the run's folder")
+    groups[True].add_argument("--eval_only", action="store_true", help="measure the run's saved weights again")
+    return parser
+
+
+def parse_flags(argv=None, description=None):
+    """Command line -> (Config, resume, eval_only). Raises UsageError, or exits with code 2 and one line.
+
+    With --resume and --eval_only the experiment is the one saved in the run's folder, and a flag that contradicts it
+    is an error. Without --run_dir the folder is the one that the given flags name.
+    """
+    given = vars(_parser(description).parse_args(argv))
+    resume, eval_only = given.pop("resume", False), given.pop("eval_only", False)
+    if resume and eval_only:
+        raise UsageError("--eval_only: not together with --resume")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if given.get("preset") is not None and given["preset"] not in PRESETS:
+        raise UsageError(f"--preset: {given['preset']} is not allowed; one of {', '.join(PRESETS)}")
+    config = Config(**{**PRESETS.get(given.get("preset"), {}), **given}).resolved()
+    if not (resume or eval_only):
+        return config, resume, eval_only
+    saved = load_experiment(pathlib.Path(config.run_dir) / "config.json")
+    for name in given.keys() - SESSION:
+        if getattr(config, name) != saved.get(name):
+            raise UsageError(f"--{name}: {getattr(config, name)} is not what {config.run_dir} holds: {saved.get(name)}")
+    session = {name: value for name, value in PRESETS.get(saved.get("preset"), {}).items() if name in SESSION}
+    session |= {name: value for name, value in given.items() if name in SESSION}
+    return Config(**saved, **session | {"run_dir": config.run_dir}).resolved(), resume, eval_only

@@ -1,0 +1,134 @@
+"""What a trained model is asked: bounds, the test log likelihood, posterior means. All in nats."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from models import BOUNDS
+from utils import Stream, progress_bar, random_algorithm, stateless_seed
+
+BATCH = 100  # images at a time
+DRAWS = 50  # samples of each image at a time: memory holds BATCH * DRAWS samples, whatever k is
+PARTS = ("log_px_z", "log_pz", "log_qz_x", "kl")
+GROUPS = 10  # independent groups of samples, whose disagreement tells the Monte Carlo error
+
+
+class LogLikelihood(NamedTuple):
+    """The k-sample estimate of mean log p(x) over images, and its two separate uncertainties."""
+
+    test_llh: float  # mean over the images of log (1/k) sum_i w_i
+    standard_error: float  # of that mean, as an estimate for all digits: digits differ
+    mc_error: float | None  # of that mean, for these very images: samples differ. None for one sample
+    n_samples: int
+    n_images: int
+
+
+def every(images, n):
+    """n of the images, spread evenly over them (the first test digits are easier than the rest)."""
+    return images if n is None else images[np.arange(n) * len(images) // n]
+
+
+def _batches(x, size=BATCH):
+    """Yields (index, batch [size, n_pixels], how many of its rows count); the last is filled up with its first row."""
+    for index in range(math.ceil(len(x) / size)):
+        rows = x[index * size : (index + 1) * size]
+        filled = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
+        yield index, tf.constant(filled), len(rows)
+
+
+def test_log_likelihood(model, x, n_samples=5000, seed=0, jit=True, show_progress=True):
+    """log p(x) by importance sampling: log (1/k) sum_i p(x, z_i) / q(z_i|x) with k = n_samples, for each image.
+
+    x: [n_images, n_pixels] in {0, 1}. Returns (LogLikelihood, log_px [n_images]). The samples go by in portions into a
+    running log-sum-exp, so that memory does not depend on k. The Monte Carlo error is by the delta method from the sums
+    of independent groups of samples: log p is off by the relative error of p.
+    """
+    portion = min(DRAWS, math.ceil(n_samples / GROUPS))
+    n_portions = math.ceil(n_samples / portion)
+    groups = min(GROUPS, n_portions)
+    per_group = np.bincount(np.arange(n_samples) // portion % groups, minlength=groups)[:, np.newaxis]  # [groups, 1]
+    accumulate = _make_accumulate(model, n_samples, portion, groups, jit)
+    bar = progress_bar(math.ceil(len(x) / BATCH), f"batch of {BATCH} images", shown=["log_px"])
+    log_px, variance = [], []
+    for index, batch, count in _batches(x):
+        log_sums = accumulate(batch, stateless_seed(seed, Stream.TEST, index)).numpy()
+        log_sums = log_sums[:, :count].astype(np.float64)  # [groups, count]
+        log_sum = np.logaddexp.reduce(log_sums, axis=0)
+        log_px.append(log_sum - math.log(n_samples))
+        if groups > 1:
+            deviation = np.exp(log_sums - log_sum) - per_group / n_samples  # of each group's share of the sum
+            variance.append(np.sum(deviation**2, axis=0) * groups / (groups - 1))
+        if show_progress:
+            bar.update(index + 1, [("log_px", np.mean(np.concatenate(log_px)))])
+    log_px = np.concatenate(log_px)
+    n = len(log_px)
+    result = LogLikelihood(
+        test_llh=float(log_px.mean()),
+        standard_error=float(log_px.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan,
+        mc_error=float(math.sqrt(np.concatenate(variance).sum()) / n) if groups > 1 else None,
+        n_samples=n_samples,
+        n_images=n,
+    )
+    return result, log_px
+
+
+def _make_accumulate(model, n_samples, portion, groups, jit):
+    """Returns accumulate(x, seed) -> log of the sum of w over each group of samples [groups, batch]."""
+    algorithm = random_algorithm(jit)
+
+    @tf.function(jit_compile=jit)
+    def accumulate(x, seed):
+        batch = x.shape[0]
+
+        def body(i, log_sums):
+            noise = model.noise(portion, batch, tf.random.fold_in(seed, i, alg="auto_select"), algorithm)
+            log_w = model(x, noise).log_w()  # [portion, batch]
+            asked_for = i * portion + tf.range(portion) < n_samples  # the last portion may hold more than that
+            log_w = tf.where(asked_for[:, tf.newaxis], log_w, -math.inf)
+            in_group = tf.range(groups)[:, tf.newaxis] == i % groups
+            added = tf.where(in_group, tf.reduce_logsumexp(log_w, axis=0), -math.inf)  # [groups, batch]
+            return i + 1, tf.reduce_logsumexp(tf.stack([log_sums, added]), axis=0)
+
+        start = (0, tf.fill([groups, batch], -math.inf))
+        return tf.while_loop(lambda i, _: i < math.ceil(n_samples / portion), body, start)[1]
+
+    return accumulate
+
+
+def make_bounds(model, n_samples, jit=True):
+    """Returns bounds(x, seed) -> {name: mean over the images}: the bounds at k = n_samples, and the parts of log w."""
+    size = max(1, min(BATCH, BATCH * DRAWS // n_samples))
+
+    @tf.function(jit_compile=jit)
+    def per_image(x, seed):
+        output = model(x, model.noise(n_samples, size, seed, random_algorithm(jit)))
+        values = {name: BOUNDS[name](output) for name in ("iwae_elbo", "vae_elbo")}
+        parts = {name: tf.reduce_mean(getattr(output, name), axis=0) for name in PARTS}
+        return values | parts
+
+    def bounds(x, seed):
+        values = [
+            {name: value.numpy()[:count] for name, value in per_image(batch, seed + [0, index]).items()}
+            for index, batch, count in _batches(x, size)
+        ]
+        return {name: float(np.mean(np.concatenate([v[name] for v in values]))) for name in values[0]}
+
+    return bounds
+
+
+def posterior_means(model, x, n_samples=50, seed=0, jit=True):
+    """E[z|x] by self-normalised importance sampling: sum_i w~_i z_i, a list of [n_images, n_latent], z1 first."""
+
+    @tf.function(jit_compile=jit)
+    def means(x, seed):
+        output = model(x, model.noise(n_samples, x.shape[0], seed, random_algorithm(jit)))
+        normalised_w = tf.nn.softmax(output.log_w(), axis=0)[..., tf.newaxis]  # [n_samples, batch, 1]
+        return [tf.reduce_sum(normalised_w * z, axis=0) for z in output.z]
+
+    batches = [
+        [mean.numpy()[:count] for mean in means(batch, stateless_seed(seed, Stream.PICTURE, index + 1))]
+        for index, batch, count in _batches(x)
+    ]
+    return [np.concatenate(layer) for layer in zip(*batches)]

@@ -1,0 +1,111 @@
+"""Files that are written whole or not at all, and the folder that holds all of one run."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import tempfile
+
+from config import ROOT, UsageError
+
+PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Yields a temporary path beside `path`, which takes its place when the block ends without an error.
+
+    The temporary name ends as `path` does, because writers such as Keras and Matplotlib go by the ending.
+    """
+    path = pathlib.Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix="-" + path.name)
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Writes `content` as indented JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+class Run:
+    """The files of one run. Opening it for writing takes a lock that ends with the process.
+
+    path: the folder. Raises UsageError where it cannot be written or another process writes there.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.csv"
+        self.weights = self.path / "model.weights.h5"
+        self.training = self.path / "training.json"
+        self.test_llh = self.path / "test_llh.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.arrays = self.path / "arrays"  # what the figures are drawn from
+        self.figures = self.path / "figures"
+        self.tensorboard = self.path / "tensorboard"
+        self._take()
+
+    def _take(self):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for folder in (self.checkpoints, self.arrays, self.figures):
+                folder.mkdir(exist_ok=True)
+            self._lock = open(self.path / ".lock", "w")
+        except OSError as error:
+            raise UsageError(f"--run_dir: {self.path} cannot be written ({error.strerror})") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"--run_dir: another process is writing to {self.path}") from None
+        for left_over in self.path.rglob(".writing-*"):  # of a process that was killed while it wrote
+            left_over.unlink()
+
+    def begin(self, config, resume=False, eval_only=False):
+        """Writes config.json of a new run, or checks that there is one to resume or evaluate. Raises UsageError."""
+        checkpoints = any(self.checkpoints.glob("*.index"))
+        if eval_only:
+            if not self.weights.exists():
+                how = "training has not ended: --resume goes on with it" if checkpoints else "nothing was trained here"
+                raise UsageError(f"--eval_only: no {self.weights.name} in {self.path} ({how})")
+        elif resume:
+            if not checkpoints:
+                raise UsageError(f"--resume: no checkpoint in {self.path}")
+        elif checkpoints or self.weights.exists():
+            raise UsageError(
+                f"--run_dir: {self.path} already holds a run; --resume goes on with it, --eval_only measures it, and"
+                " another --run_dir starts anew"
+            )
+        else:
+            write_json(self.config, {"experiment": config.experiment(), **provenance()})
+
+
+def provenance():
+    """The versions and the commit that a result was made with."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"versions": {"python": platform.python_version(), **versions}, "commit": _commit()}
+
+
+def _commit():
+    """The commit checked out, with + where files differ from it; None outside a git checkout."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")

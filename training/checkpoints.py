@@ -1,0 +1,79 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped."""
+
+import hashlib
+import json
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+
+class CheckpointError(Exception):
+    """No checkpoint could be used; the message is one line."""
+
+
+class Checkpoints:
+    """Saves and restores weights, optimiser (with the position and the averaged weights), and the time spent.
+
+    The random numbers have no state besides the seed and the position. A fingerprint of the settings is saved too, so
+    that the checkpoint of another experiment is refused. The last two are kept.
+    """
+
+    def __init__(self, folder, config, model, optimizer):
+        self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        settings = json.dumps(config.experiment(), sort_keys=True)
+        self.expected = hashlib.sha256(settings.encode()).hexdigest()
+        self.fingerprint = tf.Variable(self.expected, trainable=False)
+        self.model, self.optimizer = model, optimizer
+        self.checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=optimizer, seconds=self.seconds, fingerprint=self.fingerprint
+        )
+        self.folder = folder
+        self.manager = tf.train.CheckpointManager(self.checkpoint, str(folder), max_to_keep=2)
+
+    @property
+    def step(self):
+        return int(self.optimizer.iterations.numpy())
+
+    def newest(self):
+        """Name of the newest checkpoint file, or None."""
+        paths = self._on_disk()
+        return paths[0] if paths else None
+
+    def _on_disk(self):
+        """Checkpoint prefixes, newest first, by what is there: the manager's own list could be damaged as well."""
+        indices = sorted(self.folder.glob("ckpt-*.index"), key=lambda p: int(p.stem.split("-")[1]), reverse=True)
+        return [str(path.with_suffix("")) for path in indices]
+
+    def save(self):
+        """Saves at the present step. Weights that are not finite are not saved: False is returned, and nothing kept."""
+        if not all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables):
+            return False
+        self.manager.save(checkpoint_number=self.step)
+        return True
+
+    def restore(self):
+        """Restores the newest checkpoint that is whole and this experiment's. Each that is not is named on stderr.
+
+        Raises CheckpointError if there is none.
+        """
+        for path in self._on_disk():
+            reason = self._try(path)
+            if reason is None:
+                return path
+            print(f"checkpoint {path} is not used: {reason}", file=sys.stderr)
+        raise CheckpointError(f"--resume: no usable checkpoint in {self.folder}")
+
+    def _try(self, path):
+        """Restores `path`, or returns why not."""
+        try:
+            saved = tf.train.load_checkpoint(path)
+            stored = saved.get_tensor("fingerprint/.ATTRIBUTES/VARIABLE_VALUE").decode()
+            if stored != self.expected:
+                return "it belongs to another experiment"
+            for name in saved.get_variable_to_shape_map():  # read it all, and with it check its sums, before using any
+                saved.get_tensor(name)
+            self.checkpoint.restore(path).assert_consumed()
+        except (tf.errors.OpError, ValueError, RuntimeError, AssertionError, IndexError, UnicodeDecodeError) as error:
+            return f"it is damaged or foreign ({str(error).splitlines()[0][:160]})"
+        return None

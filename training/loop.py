@@ -1,0 +1,158 @@
+"""The training loop."""
+
+import contextlib
+import signal
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from evaluation import every, make_bounds
+from files import whole_file
+from training.checkpoints import Checkpoints
+from training.log import Log
+from training.schedule import make_optimizer
+from training.steps import make_steps
+from utils import Stream, duration, progress_bar, stateless_seed
+
+SECONDS_PER_CALL = 0.5  # between two looks at the clock, the keyboard and the bound
+SECONDS_PER_CHECKPOINT = 60
+MONITORED = 500  # images of each set on which the bounds are logged
+PICTURED = 100  # images drawn from the prior for the pictures
+
+
+class TrainingDiverged(Exception):
+    """The objective was not finite; the message has the step, the value and the last good checkpoint."""
+
+
+class Interrupted(Exception):
+    """Stopped by Ctrl-C or SIGTERM, after a checkpoint; the message says at which step."""
+
+
+def train(config, run, dataset, model, resume=False):
+    """Trains `model` in place as `config` says, and writes metrics, checkpoints and pictures' arrays into `run`.
+
+    With `resume`, goes on from the last checkpoint, to the same result as a run that was never stopped.
+    The model is left with the weights to test: the averaged ones if `config.ema`. Returns the seconds it took in all.
+    Raises TrainingDiverged, Interrupted, CheckpointError.
+    """
+    return _Training(config, run, dataset, model, resume).run_to_the_end()
+
+
+class _Training:
+    def __init__(self, config, run, dataset, model, resume):
+        self.config, self.run, self.model = config, run, model
+        self.n_images = len(dataset.train_images)
+        self.steps_per_pass = self.n_images // config.batch_size
+        self.total = self.steps_per_pass * config.passes
+        self.optimizer = make_optimizer(config, self.steps_per_pass, model)
+        self.checkpoints = Checkpoints(run.checkpoints, config, model, self.optimizer)
+        if resume:
+            self.checkpoints.restore()
+        self.log = Log(run, self.checkpoints.step)
+        self.images = tf.constant(dataset.train_images)
+        self.take_steps = make_steps(config, model, self.optimizer, self.steps_per_pass)
+        self.bounds = make_bounds(model, config.n_samples, config.jit == "on")
+        train_means = every(dataset.train_images, MONITORED) / 255.0
+        generator = np.random.default_rng([config.seed, Stream.MONITOR])
+        self.monitored = {
+            "train": (generator.random(train_means.shape) < train_means).astype(np.float32),
+            "test": every(dataset.binarised_test_images(), MONITORED),
+        }
+        self.picture_noise = model.noise(1, PICTURED, stateless_seed(config.seed, Stream.PICTURE, 0))
+        self.steps_per_call = 2  # until the speed is known
+        self.calls, self.bar, self.stop_signal = 0, None, None
+        self.saved_at = self.counted_to = time.monotonic()
+
+    def run_to_the_end(self):
+        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            if self.checkpoints.newest() is None:
+                self._save()
+            while self.checkpoints.step < self.total:
+                self._one_pass(self.checkpoints.step // self.steps_per_pass)
+            self._look(self.config.passes)
+            self._save()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        if self.config.ema:
+            self.optimizer.finalize_variable_values(self.model.trainable_variables)
+        return float(self.checkpoints.seconds.numpy())
+
+    def _on_signal(self, number, frame):
+        if self.stop_signal is not None:  # asked twice: at once
+            raise KeyboardInterrupt
+        self.stop_signal = number
+
+    def _one_pass(self, number):
+        """What is left of pass `number`, counted from 0."""
+        self._look(number)
+        order = np.random.default_rng([self.config.seed, Stream.SHUFFLE, number]).permutation(self.n_images)
+        order = tf.constant(order, tf.int32)
+        end = (number + 1) * self.steps_per_pass
+        while (step := self.checkpoints.step) < end:
+            last = min(step + self.steps_per_call, end)
+            began = time.monotonic()
+            stopped, bound, value = self.take_steps(self.images, order, tf.constant(step), tf.constant(last))
+            if int(stopped) < last:
+                raise TrainingDiverged(
+                    f"the objective was {value.numpy()} at step {int(stopped)} (pass {number + 1} of"
+                    f" {self.config.passes}); the last good checkpoint is {self.checkpoints.newest()}"
+                )
+            self._report(last, float(bound), (time.monotonic() - began) / (last - step))
+            if self.stop_signal is not None:
+                self._save()
+                raise Interrupted(f"stopped at step {last} (pass {number + 1} of {self.config.passes}), which is saved")
+            if time.monotonic() - self.saved_at > SECONDS_PER_CHECKPOINT:
+                self._save()
+
+    def _report(self, step, bound, seconds_per_step):
+        self.calls += 1
+        if self.calls == 1:  # it was compiled in this call
+            self.steps_per_call = 20
+            return
+        self.steps_per_call = max(1, int(SECONDS_PER_CALL / seconds_per_step))
+        if self.bar is None:
+            left = self.total - step
+            print(f"training: {left} steps left of {self.total}, about {duration(left * seconds_per_step)}", flush=True)
+            self.bar, self.bar_start = progress_bar(left, "step", shown=["bound"]), step
+        else:
+            self.bar.update(step - self.bar_start, [("bound", bound)])
+
+    def _save(self):
+        now = time.monotonic()
+        self.checkpoints.seconds.assign_add(now - self.counted_to)
+        if not self.checkpoints.save():
+            raise TrainingDiverged(
+                f"weights are not finite at step {self.checkpoints.step}; the last good checkpoint is"
+                f" {self.checkpoints.newest()}"
+            )
+        self.saved_at = self.counted_to = now
+
+    def _look(self, passes_done):
+        """Logs the bounds after this many passes, once, and draws pictures' arrays after 0, 1, 2, 4, 8, ... and the last."""
+        step = passes_done * self.steps_per_pass
+        if self.log.has(step):
+            return
+        with self._weights_to_test():
+            if passes_done & (passes_done - 1) == 0 or passes_done == self.config.passes:
+                with whole_file(self.run.arrays / f"prior_pass_{passes_done:04d}.npz") as temporary:
+                    np.savez_compressed(temporary, means=self.model.decode(self.picture_noise).numpy())
+            row = {"pass": passes_done, "step": step, "learning_rate": float(self.optimizer.learning_rate.numpy())}
+            for name, x in self.monitored.items():
+                values = self.bounds(x, stateless_seed(self.config.seed, Stream.MONITOR, 0))
+                row |= {f"{name}_{key}": value for key, value in values.items()}
+        self.log.add(row)
+
+    @contextlib.contextmanager
+    def _weights_to_test(self):
+        """Within, the model has the averaged weights if the run averages them."""
+        if not (self.config.ema and self.checkpoints.step):
+            yield
+            return
+        raw = [variable.numpy() for variable in self.model.trainable_variables]
+        self.optimizer.finalize_variable_values(self.model.trainable_variables)
+        yield
+        for variable, value in zip(self.model.trainable_variables, raw):
+            variable.assign(value)

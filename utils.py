@@ -1,0 +1,55 @@
+"""Pure helpers that every room uses: log-mean-exp, seeds, the progress bar."""
+
+import enum
+import sys
+
+import keras
+import tensorflow as tf
+
+
+def logmeanexp(log_w, axis=0):
+    """log of the mean of exp(log_w) along `axis`, max-shifted so that it never overflows."""
+    n = tf.cast(tf.shape(log_w)[axis], log_w.dtype)
+    return tf.reduce_logsumexp(log_w, axis=axis) - tf.math.log(n)
+
+
+class Stream(enum.IntEnum):
+    """What random numbers are drawn for. Each use has a stream of its own, so none can shift another."""
+
+    SHUFFLE = 0
+    BINARISE = 1
+    NOISE = 2
+    MONITOR = 3
+    TEST = 4
+    PICTURE = 5
+
+
+def stateless_seed(seed, stream, index):
+    """The [2] int32 seed of draw number `index` of `stream`: a function of its arguments, with no state to save.
+
+    seed: int, 0 <= seed < 2**27; index: int or scalar int tensor.
+    """
+    return tf.stack([tf.constant(seed * 16 + int(stream), tf.int32), tf.cast(index, tf.int32)])
+
+
+def random_algorithm(jit):
+    """Threefry is the faster one in code compiled by XLA, and exists only there."""
+    return "threefry" if jit else "philox"
+
+
+def progress_bar(total, unit, shown=()):
+    """Keras's progress bar with the time left; where no one watches (a log file), a line every half minute.
+
+    shown: names of values given to `update` that are to be shown as they are, not averaged.
+    """
+    return keras.utils.Progbar(
+        total, unit_name=unit, stateful_metrics=list(shown), interval=0.2 if sys.stdout.isatty() else 30
+    )
+
+
+def duration(seconds):
+    """Seconds as people say them: 42 s, 3 min, 2 h 10 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

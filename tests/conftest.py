@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from startup import start_tensorflow
+
+start_tensorflow(gpu=-1)
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """MNIST through the project's own loader, from wherever it finds it."""
+    from data import load
+
+    return load("mnist")
+
+
+@pytest.fixture(scope="session")
+def digits(mnist):
+    """A small data set of real digits, for training runs of seconds: 400 training and 200 test images."""
+    return mnist._replace(
+        train_images=mnist.train_images[:400],
+        train_labels=mnist.train_labels[:400],
+        test_images=mnist.test_images[:200],
+        test_labels=mnist.test_labels[:200],
+    )
+
+
+@pytest.fixture
+def binary_images():
+    """[6, 784] of 0 and 1."""
+    return (np.random.default_rng(0).random((6, 784)) < 0.03).astype(np.float32)

@@ -1,0 +1,73 @@
+"""Independent ways to the same numbers: a model whose log p(x) is known, and log w in float64 NumPy."""
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from models import IWAEOutput
+
+
+class LinearGaussian:
+    """z ~ N(0, I), x|z ~ N(A z, s^2 I), so x ~ N(0, A A^T + s^2 I); q(z|x) is the true posterior spoilt by `error`.
+
+    It has the two methods of an IWAE that bounds and evaluation use: noise and call.
+    """
+
+    def __init__(self, n_latent=2, n_pixels=5, std=0.7, error=0.3, seed=0):
+        rng = np.random.default_rng(seed)
+        self.a = rng.normal(size=(n_pixels, n_latent))
+        self.std, self.n_latent = std, n_latent
+        precision = np.eye(n_latent) + self.a.T @ self.a / std**2
+        self.gain = np.linalg.solve(precision, self.a.T / std**2)
+        self.posterior_std = np.sqrt(np.diag(np.linalg.inv(precision)))
+        self.mean_error, self.std_error = error * rng.normal(size=n_latent), 1 + error
+        covariance = self.a @ self.a.T + std**2 * np.eye(n_pixels)
+        self.x = rng.multivariate_normal(np.zeros(n_pixels), covariance, size=150).astype(np.float32)
+        self.log_px = tfd.MultivariateNormalTriL(
+            np.zeros(n_pixels), np.linalg.cholesky(covariance)
+        ).log_prob(self.x.astype(np.float64)).numpy()  # fmt: skip
+
+    def noise(self, n_samples, batch, seed, algorithm="auto_select"):
+        return (tf.random.stateless_normal([n_samples, batch, self.n_latent], seed, alg=algorithm),)
+
+    def __call__(self, x, noise):
+        def normal(mean, std):
+            return tfd.Independent(tfd.Normal(tf.cast(mean, tf.float32), tf.cast(std, tf.float32)), 1)
+
+        q_mean = tf.matmul(x, tf.cast(self.gain.T, tf.float32)) + tf.cast(self.mean_error, tf.float32)
+        q = normal(q_mean, tf.ones_like(q_mean) * tf.cast(self.posterior_std * self.std_error, tf.float32))
+        z = q.distribution.loc + q.distribution.scale * noise[0]
+        prior = normal(tf.zeros(self.n_latent), tf.ones(self.n_latent))
+        mean = tf.einsum("sbd,pd->sbp", z, tf.cast(self.a, tf.float32))
+        log_px_z = normal(mean, tf.fill(tf.shape(mean), float(self.std))).log_prob(x)
+        kl = tf.broadcast_to(tfd.kl_divergence(q, prior), tf.shape(log_px_z))
+        return IWAEOutput(log_px_z, prior.log_prob(z), q.log_prob(z), kl, (z,))
+
+
+def numpy_log_w(model, x, noise):
+    """log w [n_samples, batch] of an IWAE in float64, from its weights, by the formulas of the paper alone."""
+    x, noise = np.asarray(x, np.float64), [np.asarray(e, np.float64) for e in noise]
+
+    def dense(layer, inputs):
+        kernel, bias = (np.asarray(w, np.float64) for w in layer.get_weights())
+        return inputs @ kernel + bias
+
+    def hidden(block, inputs):
+        return np.tanh(dense(block.hidden[1], np.tanh(dense(block.hidden[0], inputs))))
+
+    def log_normal(z, mean, log_std):
+        return np.sum(-0.5 * np.log(2 * np.pi) - log_std - 0.5 * ((z - mean) / np.exp(log_std)) ** 2, axis=-1)
+
+    log_w, below, samples = 0.0, x, []
+    for block, epsilon in zip(model.encoder, noise):
+        h = hidden(block, below)
+        mean, log_std = (dense(head, h) for head in block.heads)
+        below = mean + np.exp(log_std) * epsilon
+        samples.append(below)
+        log_w = log_w - log_normal(below, mean, log_std)
+    for block, z, above in zip(model.decoder, samples, samples[1:]):
+        h = hidden(block, above)
+        log_w = log_w + log_normal(z, *(dense(head, h) for head in block.heads))
+    log_w = log_w + log_normal(samples[-1], 0.0, np.zeros(1))
+    logits = dense(model.likelihood.heads[0], hidden(model.likelihood, samples[0]))
+    return log_w + np.sum(x * logits - np.logaddexp(0, logits), axis=-1)

@@ -1,0 +1,129 @@
+"""The models against TFP's definitions, float64 NumPy and each other."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from config import STANDARD_LAYERS
+from models import IWAE
+from models.fused import sum_softplus_dense
+from tests.oracles import numpy_log_w
+
+SEED = tf.constant([3, 4])
+
+
+def make(layers):
+    keras.utils.set_random_seed(layers)
+    return IWAE(*STANDARD_LAYERS[layers], pixel_means=np.full(784, 0.03))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("jit", [False, True])
+def test_log_w_agrees_with_float64_numpy(layers, jit, binary_images):
+    model = make(layers)
+    noise = model.noise(7, 6, SEED)
+    log_w = tf.function(lambda x: model(x, noise).log_w(), jit_compile=jit)(binary_images)
+    assert log_w.shape == (7, 6)
+    np.testing.assert_allclose(log_w, numpy_log_w(model, binary_images, noise), rtol=0, atol=1e-4)
+
+
+def test_a_third_stochastic_layer_needs_no_other_class(binary_images):
+    model = IWAE((30, 20, 10), (8, 4, 2), pixel_means=np.full(784, 0.03))
+    noise = model.noise(3, 6, SEED)
+    np.testing.assert_allclose(
+        model(binary_images, noise).log_w(), numpy_log_w(model, binary_images, noise), rtol=0, atol=1e-4
+    )
+
+
+def test_standard_models_have_the_protocol_s_shapes():
+    def widths(block):
+        return [tuple(layer.kernel.shape) for layer in (*block.hidden, *block.heads)]
+
+    one, two = IWAE(), IWAE(*STANDARD_LAYERS[2])
+    assert [widths(b) for b in one.encoder] == [[(784, 200), (200, 200), (200, 100), (200, 100)]]
+    assert widths(one.likelihood) == [(100, 200), (200, 200), (200, 784)]
+    assert [widths(b) for b in two.encoder] == [
+        [(784, 200), (200, 200), (200, 100), (200, 100)],
+        [(100, 100), (100, 100), (100, 50), (100, 50)],
+    ]
+    assert [widths(b) for b in two.decoder] == [[(50, 100), (100, 100), (100, 100), (100, 100)]]
+    assert widths(two.likelihood) == [(100, 200), (200, 200), (200, 784)]
+
+
+def test_first_weights_are_glorot_uniform_with_zero_biases_but_for_the_output():
+    means = np.linspace(0, 1, 784)
+    model = IWAE(pixel_means=means)
+    kernel = model.encoder[0].hidden[0].kernel.numpy()
+    limit = np.sqrt(6 / (784 + 200))
+    assert limit * 0.99 < np.abs(kernel).max() <= limit
+    assert kernel.std() == pytest.approx(limit / np.sqrt(3), rel=0.02)
+    assert not model.encoder[0].hidden[0].bias.numpy().any()
+    clipped = np.clip(means, 0.001, 0.999)
+    np.testing.assert_allclose(model.likelihood.heads[0].bias, np.log(clipped / (1 - clipped)), rtol=1e-5)
+
+
+def test_wrong_layer_counts_are_refused():
+    with pytest.raises(ValueError, match="one entry per stochastic layer"):
+        IWAE((200, 100), (100,))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("n_pixels", [784, 101])
+def test_fused_likelihood_equals_tfp_in_value_and_gradient(jit, n_pixels):
+    """The fast path is held to the definition: the block's own TFP distribution, differentiated automatically."""
+    model = IWAE((20,), (5,), n_pixels=n_pixels)
+    block = model.likelihood
+    for variable in block.trainable_variables:
+        variable.assign(variable * 3)
+    x = (np.random.default_rng(1).random((4, n_pixels)) < 0.4).astype(np.float32)
+    z = 2 * tf.random.stateless_normal([3, 4, 5], SEED)
+    weights = tf.random.stateless_normal([3, 4], SEED)  # so that each sample's gradient counts differently
+
+    def value_and_gradients(log_prob):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            values = log_prob()
+            total = tf.reduce_sum(weights * values)
+        return values, tape.gradient(total, [z, *block.trainable_variables])
+
+    fast = tf.function(lambda: value_and_gradients(lambda: block.log_prob(x, z)), jit_compile=jit)()
+    slow = value_and_gradients(lambda: block(z).log_prob(x))
+    np.testing.assert_allclose(fast[0], slow[0], rtol=0, atol=1e-4)
+    for a, b in zip(fast[1], slow[1]):
+        assert np.abs(a - b).max() < 1e-4 * np.abs(b).max()
+
+
+def test_fused_likelihood_survives_extreme_logits():
+    logits = tf.constant([[-200.0, 200.0, 0.0, 90.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        total = sum_softplus_dense(logits, tf.eye(4), tf.zeros(4))
+    np.testing.assert_allclose(total, [200 + np.log(2) + 90], rtol=1e-6)
+    np.testing.assert_allclose(tape.gradient(total, logits), [[0, 1, 0.5, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_decode_agrees_with_the_decoder_s_distributions(layers):
+    model = make(layers)
+    noise = model.noise(1, 4, SEED)
+    z = noise[-1]
+    if layers == 2:
+        p = model.decoder[0](z).distribution
+        z = p.loc + p.scale * noise[0]
+    np.testing.assert_allclose(model.decode(noise), model.likelihood(z).mean()[0], atol=1e-6)
+
+
+def test_noise_differs_between_layers_seeds_and_samples():
+    model = IWAE((5, 5), (3, 3))
+    a, b = model.noise(2, 2, SEED)
+    c, _ = model.noise(2, 2, SEED + [0, 1])
+    assert not np.allclose(a, b) and not np.allclose(a, c) and not np.allclose(a[0], a[1])
+
+
+def test_weights_survive_saving(tmp_path, binary_images):
+    model, other = make(2), IWAE(*STANDARD_LAYERS[2])
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    noise = model.noise(2, 6, SEED)
+    np.testing.assert_array_equal(model(binary_images, noise).log_w(), other(binary_images, noise).log_w())

@@ -1,0 +1,134 @@
+"""The bounds against a closed form, each other and finite differences."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from config import OBJECTIVES as FLAG_OBJECTIVES
+from models import BOUNDS, IWAE, OBJECTIVES, IWAEOutput
+from models.objectives import iwae_elbo, iwae_eq14, vae_elbo, vae_elbo_kl
+from tests.oracles import LinearGaussian
+
+SEED = tf.constant([1, 2])
+SHAPES = {1: ((20,), (6,)), 2: ((20, 15), (6, 3))}
+
+
+def small(layers):
+    keras.utils.set_random_seed(layers)
+    model = IWAE(*SHAPES[layers])
+    for variable in model.trainable_variables:
+        variable.assign(variable * 1.1)
+    return model
+
+
+def gradients(model, objective, x, noise, beta=1.0):
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(objective(model(x, noise), beta))
+    return tape.gradient(value, model.trainable_variables)
+
+
+def test_the_flag_offers_what_there_is():
+    assert set(FLAG_OBJECTIVES) == set(OBJECTIVES) == set(BOUNDS)
+
+
+def test_bounds_are_below_log_px_and_rise_with_k():
+    model = LinearGaussian()
+    means = []
+    for k in (1, 5, 50, 500):
+        bound = np.mean([iwae_elbo(model(model.x, model.noise(k, 150, [k, i]))).numpy().mean() for i in range(40)])
+        means.append(bound)
+    exact = model.log_px.mean()
+    assert means[0] < means[1] < means[2] < means[3] < exact + 0.002
+    assert exact - means[0] > 0.1 and exact - means[3] < 0.01
+
+
+def test_elbo_of_the_true_posterior_is_log_px():
+    model = LinearGaussian(n_latent=1, error=0.0)  # with one latent unit the posterior is diagonal, so q is exact
+    log_w = model(model.x, model.noise(4, 150, SEED)).log_w()
+    np.testing.assert_allclose(log_w, np.broadcast_to(model.log_px, (4, 150)), atol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_iwae_with_one_sample_is_the_elbo(layers, binary_images):
+    model = small(layers)
+    output = model(binary_images, model.noise(1, 6, SEED))
+    np.testing.assert_allclose(iwae_elbo(output), vae_elbo(output), atol=1e-5)
+
+
+def test_log_of_the_mean_is_not_the_mean_of_logs():
+    zero = tf.zeros([2, 1])
+    output = IWAEOutput(tf.constant([[0.0], [-2.0]]), zero, zero, zero, ())
+    np.testing.assert_allclose(vae_elbo(output), [-1.0])
+    np.testing.assert_allclose(iwae_elbo(output), [np.log((1 + np.exp(-2)) / 2)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [-5000.0, 5000.0])
+def test_iwae_elbo_neither_overflows_nor_underflows(shift):
+    zero = tf.zeros([3, 1])
+    output = IWAEOutput(shift + tf.constant([[0.0], [1.0], [2.0]]), zero, zero, zero, ())
+    np.testing.assert_allclose(iwae_elbo(output), [shift + np.log(np.mean(np.exp([0, 1, 2])))], rtol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_eq14_has_the_gradient_of_iwae_elbo(layers, beta, binary_images):
+    model = small(layers)
+    noise = model.noise(8, 6, SEED)
+    for a, b in zip(
+        gradients(model, iwae_eq14, binary_images, noise, beta), gradients(model, iwae_elbo, binary_images, noise, beta)
+    ):
+        assert np.abs(a - b).max() < 1e-4 * np.abs(b).max() + 1e-7
+
+
+@pytest.mark.parametrize("objective", [vae_elbo, vae_elbo_kl, iwae_elbo], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_gradients_agree_with_finite_differences(objective, layers, binary_images):
+    """Along random directions through all the weights at once."""
+    model = small(layers)
+    noise = model.noise(4, 6, SEED)
+    exact = gradients(model, objective, binary_images, noise)
+    start = [v.numpy() for v in model.trainable_variables]
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        direction = [rng.normal(size=w.shape) / np.sqrt(w.size) for w in start]
+
+        def value(step):
+            for variable, weight, way in zip(model.trainable_variables, start, direction):
+                variable.assign(weight + step * way)
+            return np.mean(objective(model(binary_images, noise)).numpy(), dtype=np.float64)
+
+        numeric = (value(0.01) - value(-0.01)) / 0.02
+        assert numeric == pytest.approx(sum(np.sum(g * d) for g, d in zip(exact, direction)), rel=0.01, abs=0.02)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_analytic_kl_agrees_with_the_sampled_one_in_expectation(layers, binary_images):
+    model = small(layers)
+    output = model(binary_images, model.noise(20000, 6, SEED))
+    difference = (output.kl - (output.log_qz_x - output.log_pz)).numpy().mean(axis=1)  # over images: paired samples
+    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(len(difference))
+    assert difference.std() > 0.1  # the two are not the same thing
+    np.testing.assert_allclose(vae_elbo_kl(output), vae_elbo(output), atol=0.2)
+
+
+def test_analytic_kl_is_that_of_closed_form():
+    model = small(1)
+    x = np.ones((2, 784), np.float32)
+    output = model(x, model.noise(3, 2, SEED))
+    q = model.encoder[0](x).distribution
+    mean, std = q.loc.numpy(), q.scale.numpy()
+    expected = np.sum(0.5 * (mean**2 + std**2 - 1) - np.log(std), axis=-1)
+    np.testing.assert_allclose(output.kl, np.broadcast_to(expected, (3, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_beta_weighs_the_prior_and_posterior_terms_in_every_objective(layers, binary_images):
+    model = small(layers)
+    output = model(binary_images, model.noise(4, 6, SEED))
+    for name, objective in OBJECTIVES.items():
+        assert not np.allclose(objective(output, 0.5), objective(output)), name
+    np.testing.assert_allclose(vae_elbo(output, 0.0), tf.reduce_mean(output.log_px_z, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(vae_elbo_kl(output, 0.0), tf.reduce_mean(output.log_px_z, axis=0), rtol=1e-6)
+    expected = output.log_px_z + 0.5 * (output.log_pz - output.log_qz_x)
+    np.testing.assert_allclose(vae_elbo(output, 0.5), tf.reduce_mean(expected, axis=0), rtol=1e-6)

@@ -206,9 +206,10 @@ def parse_flags(argv=None, description=None):
     if not (resume or eval_only):
         return config, resume, eval_only
     saved = load_experiment(pathlib.Path(config.run_dir) / "config.json")
-    for name in given.keys() - SESSION:
-        if getattr(config, name) != saved.get(name):
-            raise UsageError(f"--{name}: {getattr(config, name)} is not what {config.run_dir} holds: {saved.get(name)}")
+    held = Config(**saved).resolved()
+    for name in sorted(given.keys() - SESSION):
+        if getattr(config, name) != getattr(held, name):
+            raise UsageError(f"--{name}: {getattr(config, name)}, but {config.run_dir} holds {getattr(held, name)}")
     session = {name: value for name, value in PRESETS.get(saved.get("preset"), {}).items() if name in SESSION}
     session |= {name: value for name, value in given.items() if name in SESSION}
     return Config(**saved, **session | {"run_dir": config.run_dir}).resolved(), resume, eval_only

@@ -1,11 +1,12 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped."""
 
-import hashlib
 import json
 import sys
 
 import numpy as np
 import tensorflow as tf
+
+from config import Config
 
 
 class CheckpointError(Exception):
@@ -15,18 +16,19 @@ class CheckpointError(Exception):
 class Checkpoints:
     """Saves and restores weights, optimiser (with the position and the averaged weights), and the time spent.
 
-    The random numbers have no state besides the seed and the position. A fingerprint of the settings is saved too, so
-    that the checkpoint of another experiment is refused. The last two are kept.
+    The random numbers have no state besides the seed and the position. The settings are saved too, so that the
+    checkpoint of another experiment is refused. The last two are kept.
     """
 
     def __init__(self, folder, config, model, optimizer):
         self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        settings = json.dumps(config.experiment(), sort_keys=True)
-        self.expected = hashlib.sha256(settings.encode()).hexdigest()
-        self.fingerprint = tf.Variable(self.expected, trainable=False)
+        usual = Config().experiment()  # left out, so that a setting added later does not disown older checkpoints
+        settings = {name: value for name, value in config.experiment().items() if value != usual[name]}
+        self.expected = json.dumps(settings, sort_keys=True)
+        self.settings = tf.Variable(self.expected, trainable=False)
         self.model, self.optimizer = model, optimizer
         self.checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=optimizer, seconds=self.seconds, fingerprint=self.fingerprint
+            model=model, optimizer=optimizer, seconds=self.seconds, settings=self.settings
         )
         self.folder = folder
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(folder), max_to_keep=2)
@@ -68,9 +70,9 @@ class Checkpoints:
         """Restores `path`, or returns why not."""
         try:
             saved = tf.train.load_checkpoint(path)
-            stored = saved.get_tensor("fingerprint/.ATTRIBUTES/VARIABLE_VALUE").decode()
+            stored = saved.get_tensor("settings/.ATTRIBUTES/VARIABLE_VALUE").decode()
             if stored != self.expected:
-                return "it belongs to another experiment"
+                return f"it belongs to another experiment, {stored}"
             for name in saved.get_variable_to_shape_map():  # read it all, and with it check its sums, before using any
                 saved.get_tensor(name)
             self.checkpoint.restore(path).assert_consumed()

@@ -80,7 +80,7 @@ class Config:
             n_hidden=self.n_hidden or n_hidden,
             n_latent=self.n_latent or n_latent,
             schedule=self.schedule or ("paper" if self.epochs == -1 else "constant"),
-            run_dir=self.run_dir or str(ROOT / "results" / self.name()),
+            run_dir=self.run_dir or str(ROOT / "results" / self._name()),
         )
         config._check_together()
         return config
@@ -107,7 +107,7 @@ class Config:
         """Passes over the training images in all."""
         return PAPER_PASSES if self.epochs == -1 else self.epochs
 
-    def name(self):
+    def _name(self):
         """A folder name that tells this experiment from others: the usual facts, then every other departure."""
         usual = {"stochastic_layers", "objective", "n_samples", "preset"}
         defaults = {**Config().experiment(), **PRESETS.get(self.preset, {})}
@@ -126,7 +126,7 @@ SESSION = {field.name for field in dataclasses.fields(Config) if field.metadata[
 
 PRESETS = {
     # The README's first run: about three minutes on two CPU cores, evaluation included.
-    "quick": dict(epochs=10, batch_size=100, learning_rate=2e-3, schedule="cosine", ema=0.99, eval_images=1000),
+    "quick": dict(epochs=20, batch_size=100, learning_rate=2e-3, schedule="cosine", ema=0.99, eval_images=1000),
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from models import BOUNDS
-from utils import Stream, progress_bar, random_algorithm, stateless_seed
+from utils import ProgressBar, Stream, random_algorithm, stateless_seed
 
 BATCH = 100  # images at a time
 DRAWS = 50  # samples of each image at a time: memory holds BATCH * DRAWS samples, whatever k is
@@ -50,7 +50,7 @@ def test_log_likelihood(model, x, n_samples=5000, seed=0, jit=True, show_progres
     groups = min(GROUPS, n_portions)
     per_group = np.bincount(np.arange(n_samples) // portion % groups, minlength=groups)[:, np.newaxis]  # [groups, 1]
     accumulate = _make_accumulate(model, n_samples, portion, groups, jit)
-    bar = progress_bar(math.ceil(len(x) / BATCH), f"batch of {BATCH} images", shown=["log_px"])
+    bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
     log_px, variance = [], []
     for index, batch, count in _batches(x):
         log_sums = accumulate(batch, stateless_seed(seed, Stream.TEST, index)).numpy()
@@ -60,8 +60,8 @@ def test_log_likelihood(model, x, n_samples=5000, seed=0, jit=True, show_progres
         if groups > 1:
             deviation = np.exp(log_sums - log_sum) - per_group / n_samples  # of each group's share of the sum
             variance.append(np.sum(deviation**2, axis=0) * groups / (groups - 1))
-        if show_progress:
-            bar.update(index + 1, [("log_px", np.mean(np.concatenate(log_px)))])
+        if bar:
+            bar.update(index * BATCH + count, np.mean(np.concatenate(log_px)))
     log_px = np.concatenate(log_px)
     n = len(log_px)
     result = LogLikelihood(

@@ -106,7 +106,7 @@ class Session:
         images = every(self.dataset.binarised_test_images(), config.eval_images)
         print(f"test log likelihood: {len(images)} images, {config.eval_samples} samples each", flush=True)
         result, _ = test_log_likelihood(self.model, images, config.eval_samples, config.seed, config.jit == "on")
-        if not self.eval_only or not self._holds_more(result):
+        if not self._holds_more(result):
             seconds = round(time.monotonic() - began, 1)
             write_json(self.run.test_llh, {**result._asdict(), "seconds": seconds, **provenance()})
         if result.mc_error is not None:

@@ -1,6 +1,7 @@
 """Every figure. Each is drawn from the files in a run's folder, so any can be drawn again without the model."""
 
 import csv
+import shutil
 
 import matplotlib
 
@@ -53,14 +54,14 @@ def _draw_prior(axes, number, means, samples):
 
 
 def prior_samples(run):
-    """Samples from the prior beside their means: a figure for each pass they were kept at, and an animation of all."""
+    """Samples from the prior beside their means: prior.png, one for each pass they were kept at, and all as prior.gif."""
     frames = _prior_frames(run)
+    (run.figures / "passes").mkdir(exist_ok=True)
     for frame in frames:
         figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), layout="constrained")
         _draw_prior(axes, *frame)
-        _save(figure, run.figures / f"prior_pass_{frame[0]:04d}.png")
-    if not frames:
-        return
+        _save(figure, run.figures / "passes" / f"prior_{frame[0]:04d}.png")
+    shutil.copyfile(run.figures / "passes" / f"prior_{frames[-1][0]:04d}.png", run.figures / "prior.png")
     figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), layout="constrained")
     animation = matplotlib.animation.FuncAnimation(figure, lambda i: _draw_prior(axes, *frames[i]), frames=len(frames))
     with whole_file(run.figures / "prior.gif") as temporary:

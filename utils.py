@@ -2,6 +2,7 @@
 
 import enum
 import sys
+import time
 
 import keras
 import tensorflow as tf
@@ -37,19 +38,31 @@ def random_algorithm(jit):
     return "threefry" if jit else "philox"
 
 
-def progress_bar(total, unit, shown=()):
-    """Keras's progress bar with the time left; where no one watches (a log file), a line every half minute.
-
-    shown: names of values given to `update` that are to be shown as they are, not averaged.
-    """
-    return keras.utils.Progbar(
-        total, unit_name=unit, stateful_metrics=list(shown), interval=0.2 if sys.stdout.isatty() else 30
-    )
-
-
 def duration(seconds):
     """Seconds as people say them: 42 s, 3 min, 2 h 10 min."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class ProgressBar:
+    """Keras's progress bar, with the time left; where no one watches (a log file), a plain line every half minute."""
+
+    def __init__(self, total, unit, label):
+        self.total, self.unit, self.label = total, unit, label
+        self.began = self.printed = time.monotonic()
+        self.bar = None
+        if sys.stdout.isatty():
+            self.bar = keras.utils.Progbar(total, unit_name=unit, stateful_metrics=[label], interval=0.2)
+
+    def update(self, done, value):
+        """`done` of `total` units are done, and `value` is where the labelled quantity stands."""
+        if self.bar is not None:
+            self.bar.update(done, [(self.label, value)])
+            return
+        now = time.monotonic()
+        if now - self.printed > 30 or done == self.total:
+            left = (now - self.began) * (self.total - done) / done
+            print(f"{self.unit} {done}/{self.total}, {self.label} {value:.2f}, {duration(left)} left", flush=True)
+            self.printed = now

@@ -13,7 +13,7 @@ from training.checkpoints import Checkpoints
 from training.log import Log
 from training.schedule import make_optimizer
 from training.steps import make_steps
-from utils import Stream, duration, progress_bar, stateless_seed
+from utils import ProgressBar, Stream, duration, stateless_seed
 
 SECONDS_PER_CALL = 0.5  # between two looks at the clock, the keyboard and the bound
 SECONDS_PER_CHECKPOINT = 60
@@ -116,9 +116,9 @@ class _Training:
         if self.bar is None:
             left = self.total - step
             print(f"training: {left} steps left of {self.total}, about {duration(left * seconds_per_step)}", flush=True)
-            self.bar, self.bar_start = progress_bar(left, "step", shown=["bound"]), step
+            self.bar, self.bar_start = ProgressBar(left, "step", "bound"), step
         else:
-            self.bar.update(step - self.bar_start, [("bound", bound)])
+            self.bar.update(step - self.bar_start, bound)
 
     def _save(self):
         now = time.monotonic()

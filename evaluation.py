@@ -38,6 +38,11 @@ def _batches(x, size=BATCH):
         yield index, tf.constant(filled), len(rows)
 
 
+def _batch_size(n_samples):
+    """How many images to take at a time when all the samples of each are held at once."""
+    return max(1, min(BATCH, BATCH * DRAWS // n_samples))
+
+
 def test_log_likelihood(model, x, n_samples=5000, seed=0, jit=True, show_progress=True):
     """log p(x) by importance sampling: log (1/k) sum_i p(x, z_i) / q(z_i|x) with k = n_samples, for each image.
 
@@ -99,7 +104,7 @@ def _make_accumulate(model, n_samples, portion, groups, jit):
 
 def make_bounds(model, n_samples, jit=True):
     """Returns bounds(x, seed) -> {name: mean over the images}: the bounds at k = n_samples, and the parts of log w."""
-    size = max(1, min(BATCH, BATCH * DRAWS // n_samples))
+    size = _batch_size(n_samples)
 
     @tf.function(jit_compile=jit)
     def per_image(x, seed):
@@ -118,8 +123,11 @@ def make_bounds(model, n_samples, jit=True):
     return bounds
 
 
-def posterior_means(model, x, n_samples=50, seed=0, jit=True):
-    """E[z|x] by self-normalised importance sampling: sum_i w~_i z_i, a list of [n_images, n_latent], z1 first."""
+def posterior_means(model, x, n_samples=500, seed=0, jit=True):
+    """E[z|x] by self-normalised importance sampling: sum_i w~_i z_i, a list of [n_images, n_latent], z1 first.
+
+    Few samples give noise of its own: units that x does not determine get the mean of a few standard normals.
+    """
 
     @tf.function(jit_compile=jit)
     def means(x, seed):
@@ -129,6 +137,6 @@ def posterior_means(model, x, n_samples=50, seed=0, jit=True):
 
     batches = [
         [mean.numpy()[:count] for mean in means(batch, stateless_seed(seed, Stream.PICTURE, index + 1))]
-        for index, batch, count in _batches(x)
+        for index, batch, count in _batches(x, _batch_size(n_samples))
     ]
     return [np.concatenate(layer) for layer in zip(*batches)]

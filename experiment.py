@@ -13,7 +13,7 @@ from data import DataError, Dataset, load
 from files import Run, provenance, whole_file, write_json
 from startup import start_tensorflow
 
-PCA_IMAGES = 5000  # test images in the picture of the posterior means
+PCA_IMAGES = 2000  # test images in the picture of the posterior means
 
 
 def command_line(work, description, argv=None):
@@ -81,7 +81,9 @@ class Session:
             self.model.load_weights(self.run.weights)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UsageError(f"--run_dir: {self.run.weights} does not fit this model, or is damaged: {reason}") from None
+            raise UsageError(
+                f"--run_dir: {self.run.weights} does not fit this model, or is damaged: {reason}"
+            ) from None
 
     def draw(self):
         """Every figure of main.py."""

@@ -54,15 +54,15 @@ def _draw_prior(axes, number, means, samples):
 
 
 def prior_samples(run):
-    """Samples from the prior beside their means: prior.png, one for each pass they were kept at, and all as prior.gif."""
+    """Samples from the prior beside their means: prior.png, passes/ for every pass kept, prior.gif of them all."""
     frames = _prior_frames(run)
     (run.figures / "passes").mkdir(exist_ok=True)
     for frame in frames:
-        figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(10, 5.2), layout="constrained")
         _draw_prior(axes, *frame)
         _save(figure, run.figures / "passes" / f"prior_{frame[0]:04d}.png")
     shutil.copyfile(run.figures / "passes" / f"prior_{frames[-1][0]:04d}.png", run.figures / "prior.png")
-    figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5.2), layout="constrained")
     animation = matplotlib.animation.FuncAnimation(figure, lambda i: _draw_prior(axes, *frames[i]), frames=len(frames))
     with whole_file(run.figures / "prior.gif") as temporary:
         animation.save(temporary, writer=matplotlib.animation.PillowWriter(fps=1.5), dpi=70)
@@ -94,14 +94,12 @@ def posterior_pca(run):
     """The first two principal components of the posterior means of each stochastic layer, coloured by digit."""
     with np.load(run.arrays / "posterior_means.npz") as arrays:
         labels, layers = arrays["labels"], [arrays[f"z{i + 1}"] for i in range(len(arrays.files) - 1)]
-    figure, axes = plt.subplots(
-        1, len(layers), figsize=(6.4 * len(layers), 5.4), layout="constrained", squeeze=False
-    )
+    figure, axes = plt.subplots(1, len(layers), figsize=(6.4 * len(layers), 5.4), layout="constrained", squeeze=False)
     for number, (axis, means) in enumerate(zip(axes[0], layers), 1):
         pca = PCA(n_components=2).fit(means)
         points, share = pca.transform(means), pca.explained_variance_ratio_
         for digit, colour in enumerate(DIGIT_COLOURS):
-            axis.scatter(*points[labels == digit].T, s=5, alpha=0.6, color=colour, linewidths=0)
+            axis.scatter(*points[labels == digit].T, s=9, alpha=0.7, color=colour, linewidths=0)
         for digit in range(10):  # the number itself says what the colours alone might not
             centre = np.median(points[labels == digit], axis=0)
             axis.text(*centre, str(digit), fontsize=15, weight="bold", color=DIGIT_COLOURS[digit], ha="center",

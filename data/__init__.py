@@ -1,7 +1,7 @@
 """MNIST as arrays: found, verified, cached.
 
-Whatever a copy comes from, the MD5 sums of the four uncompressed IDX files decide whether it is the right one: the right
-bytes in the right order.
+Whatever a copy comes from, the MD5 sums of the four uncompressed IDX files decide whether it is the right one: the
+right bytes in the right order.
 """
 
 import hashlib
@@ -109,7 +109,7 @@ def _read_cache(path, name):
 
 
 def _write_cache(path, dataset):
-    """A cache that cannot be written costs time, not the run. Two processes may write it at once: each writes it whole."""
+    """A cache that cannot be written costs time, not the run. Two processes may write it at once: each a whole one."""
     images = {part: getattr(dataset, part).reshape(-1, 28, 28) for part in ("train_images", "test_images")}
     try:
         path.parent.mkdir(exist_ok=True)

@@ -33,7 +33,7 @@ class Block(keras.layers.Layer):
 
 
 class GaussianBlock(Block):
-    """A diagonal Gaussian whose mean and log standard deviation are linear in two tanh layers (Burda et al., sec. 5)."""
+    """A diagonal Gaussian, mean and log standard deviation linear in two tanh layers (Burda et al., sec. 5)."""
 
     def __init__(self, n_hidden, n_latent, **kwargs):
         mean = keras.layers.Dense(n_latent, name="mean")
@@ -74,8 +74,8 @@ class BernoulliBlock(Block):
         """log p(x|z) [n_samples, batch] for x [batch, n_pixels], z [n_samples, batch, d].
 
         Equal to self(z).log_prob(x), which is the definition, in fewer passes over [n_samples * batch, n_pixels]:
-        with logits l = h W + b,  log p = sum_d x_d l_d - sum_d softplus(l_d),  and the first sum is h . (x W^T) + x . b,
-        which never needs the logits at all.
+        with logits l = h W + b,  log p = sum_d x_d l_d - sum_d softplus(l_d),  and the first sum is
+        h . (x W^T) + x . b, which never needs the logits at all.
         """
         h = self.features(z)  # [n_samples * batch, n_hidden]
         (head,) = self.heads

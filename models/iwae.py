@@ -10,7 +10,7 @@ from models.blocks import BernoulliBlock, GaussianBlock
 
 
 class IWAEOutput(NamedTuple):
-    """log w and its parts, in nats, each [n_samples, batch]; z from the bottom layer up, [n_samples, batch, n_latent]."""
+    """log w in its parts, in nats, [n_samples, batch]; and z from z1 up, each [n_samples, batch, n_latent]."""
 
     log_px_z: tf.Tensor  # log p(x|z1)
     log_pz: tf.Tensor  # log p(z1|z2) + ... + log p(zL)

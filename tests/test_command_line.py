@@ -120,7 +120,8 @@ def test_a_finished_run_has_its_files_and_last_line(copied, capfd):
 
     assert in_process("--eval_only", "--run_dir", copied, "--eval_samples", 20, "--eval_images", 50) == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[-1] == f"test log likelihood (k=20): {llh['test_llh']:.2f} ± {llh['standard_error']:.2f} nats"
+    value, error = llh["test_llh"], llh["standard_error"]
+    assert out.splitlines()[-1] == f"test log likelihood (k=20): {value:.2f} ± {error:.2f} nats"
     assert err == ""
     again = json.loads((copied / "test_llh.json").read_text())
     assert again["test_llh"] == llh["test_llh"] and again["mc_error"] == llh["mc_error"]

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 import evaluation
-from evaluation import every, make_bounds, posterior_means, test_log_likelihood as estimate
+from evaluation import every, make_bounds, posterior_means
+from evaluation import test_log_likelihood as estimate
 from models import IWAE
 from models.objectives import iwae_elbo
 from tests.oracles import LinearGaussian

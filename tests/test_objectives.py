@@ -93,7 +93,7 @@ def test_gradients_agree_with_finite_differences(objective, layers, binary_image
     for _ in range(3):
         direction = [rng.normal(size=w.shape) / np.sqrt(w.size) for w in start]
 
-        def value(step):
+        def value(step, direction=direction):
             for variable, weight, way in zip(model.trainable_variables, start, direction):
                 variable.assign(weight + step * way)
             return np.mean(objective(model(binary_images, noise)).numpy(), dtype=np.float64)

@@ -27,7 +27,9 @@ class Log:
 
     def add(self, row):
         """row: {column: number}, with `pass` and `step` among them."""
-        self.rows.append({name: f"{value:.9g}" if isinstance(value, float) else str(value) for name, value in row.items()})
+        self.rows.append(
+            {name: f"{value:.9g}" if isinstance(value, float) else str(value) for name, value in row.items()}
+        )
         with whole_file(self.path) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
             writer.writeheader()

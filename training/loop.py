@@ -131,7 +131,7 @@ class _Training:
         self.saved_at = self.counted_to = now
 
     def _look(self, passes_done):
-        """Logs the bounds after this many passes, once, and draws pictures' arrays after 0, 1, 2, 4, 8, ... and the last."""
+        """Logs the bounds after this many passes, once; keeps images from the prior after 0, 1, 2, 4, ..., the last."""
         step = passes_done * self.steps_per_pass
         if self.log.has(step):
             return

@@ -21,7 +21,7 @@ def learning_rate(config, steps_per_pass):
 
 
 def make_optimizer(config, steps_per_pass, model):
-    """Adam as in the paper (beta 0.9 and 0.999, epsilon 1e-4), averaging the weights too if `config.ema` asks for it."""
+    """Adam as in the paper (beta 0.9 and 0.999, epsilon 1e-4), averaging the weights too if `config.ema` says so."""
     optimizer = keras.optimizers.Adam(
         learning_rate(config, steps_per_pass),
         epsilon=1e-4,

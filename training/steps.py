@@ -16,8 +16,8 @@ def make_steps(config, model, optimizer, steps_per_pass):
     """Returns run(images, order, first, last) -> (stopped, bound, value).
 
     It takes steps first ... last - 1 of one pass: step i trains on images[order[i * batch : (i + 1) * batch]].
-    images uint8 [n, n_pixels]; order int32 [n]; first, last scalar int32 tensors, `first` counting from the run's start,
-    so that the random numbers of a step depend on the seed and its number alone, however the steps are divided into calls.
+    images uint8 [n, n_pixels]; order int32 [n]; first, last scalar int32 tensors, counted from the run's start, so that
+    the random numbers of a step depend on the seed and its number alone, however the steps are divided into calls.
     stopped: the step reached; less than `last` where the objective was not finite at that step. bound: the mean bound
     over the steps, in nats. value: the objective at the last step taken.
     """

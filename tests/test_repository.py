@@ -1,0 +1,67 @@
+"""The repository keeps its word: README, results, CI and style."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from config import Config, load_experiment
+from files import Run
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMITTED = sorted(path.parent for path in (ROOT / "results").glob("*/test_llh.json"))
+
+
+def test_ci_runs_the_readme_s_test_command():
+    (command,) = [line for line in README.splitlines() if line.endswith("-m pytest")]
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == command
+
+
+def test_readme_names_only_flags_and_files_that_exist():
+    known = {*Config.__dataclass_fields__, "resume", "eval_only", "help", "logdir"}
+    assert set(re.findall(r"--([a-z_]+)", README)) <= known
+    for link in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_readme_quotes_the_quick_run_as_it_was():
+    llh = json.loads((ROOT / "results/1L_iwae_elbo_k5_quick/test_llh.json").read_text())
+    line = f"test log likelihood (k={llh['n_samples']}): {llh['test_llh']:.2f} ± {llh['standard_error']:.2f} nats"
+    assert line in README and f"images: {llh['mc_error']:.3f} nats" in README
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
+    config = Config(**load_experiment(folder / "config.json")).resolved()
+    assert pathlib.Path(config.run_dir).name == folder.name  # the flags name the folder
+    assert (folder / "model.weights.h5").stat().st_size < 2.5e6
+    assert json.loads((folder / "training.json").read_text())["passes"] == config.passes
+    last_row = (folder / "metrics.csv").read_text().splitlines()[-1]
+    assert int(last_row.split(",")[0]) == config.passes
+
+
+def test_a_committed_run_measures_the_same_again(tmp_path, mnist):
+    """Fewer samples and images than recorded, from the committed weights: within the noise that this brings."""
+    from evaluation import every, test_log_likelihood
+    from experiment import Session
+
+    folder = ROOT / "results/1L_iwae_elbo_k5_quick"
+    config = Config(**load_experiment(folder / "config.json")).resolved()
+    run = Run(tmp_path)
+    run.weights = folder / "model.weights.h5"
+    session = Session(config, run)
+    session.load_weights()
+    recorded = json.loads((folder / "test_llh.json").read_text())
+    images = every(mnist.binarised_test_images(), recorded["n_images"])
+    result, _ = test_log_likelihood(session.model, images, 500, config.seed, show_progress=False)
+    assert result.test_llh == pytest.approx(recorded["test_llh"], abs=0.3)
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
+def test_style(command):
+    process = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout

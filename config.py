@@ -58,6 +58,10 @@ class Config:
     ema: float = setting(
         0.0, float, "average the weights with this decay (0.999, say) and test the average; 0: off", minimum=0, below=1
     )
+    backward_samples: int | None = setting(
+        None, int, "back-propagate through this many of the k samples only, drawn in proportion to their weights (all)",
+        minimum=1,
+    )  # fmt: skip
     seed: int = setting(0, int, "seed of the first weights and of every random number", minimum=0, below=2**27)
     jit: str = setting("on", str, "compile with XLA", choices=("on", "off"))
     preset: str | None = setting(None, str, "a named set of flags; flags given beside it override it")
@@ -74,16 +78,18 @@ class Config:
         """The same settings, complete and checked. Raises UsageError."""
         for field in dataclasses.fields(self):
             _check_value(field, getattr(self, field.name))
+        config = self._complete()
+        config._check_together()
+        return dataclasses.replace(config, run_dir=self.run_dir or str(ROOT / "results" / config._name()))
+
+    def _complete(self):
         n_hidden, n_latent = STANDARD_LAYERS[self.stochastic_layers]
-        config = dataclasses.replace(
+        return dataclasses.replace(
             self,
             n_hidden=self.n_hidden or n_hidden,
             n_latent=self.n_latent or n_latent,
             schedule=self.schedule or ("paper" if self.epochs == -1 else "constant"),
-            run_dir=self.run_dir or str(ROOT / "results" / self._name()),
         )
-        config._check_together()
-        return config
 
     def _check_together(self):
         for name in ("n_hidden", "n_latent"):
@@ -99,6 +105,10 @@ class Config:
                 f"--schedule: {self.schedule} does not go with --epochs {self.epochs};"
                 " paper goes with -1, constant and cosine with a number of passes"
             )
+        if self.backward_samples is not None and self.objective not in ("iwae_elbo", "iwae_eq14"):
+            raise UsageError(f"--backward_samples: only with iwae_elbo or iwae_eq14, not with {self.objective}")
+        if self.backward_samples is not None and self.backward_samples > self.n_samples:
+            raise UsageError(f"--backward_samples: {self.backward_samples} is not allowed; at most --n_samples")
         if self.schedule == "paper" and self.learning_rate != Config.learning_rate:
             raise UsageError("--learning_rate: only with --epochs N; the paper's schedule sets its own")
 
@@ -109,11 +119,13 @@ class Config:
 
     def _name(self):
         """A folder name that tells this experiment from others: the usual facts, then every other departure."""
-        usual = {"stochastic_layers", "objective", "n_samples", "preset"}
-        defaults = {**Config().experiment(), **PRESETS.get(self.preset, {})}
+        named = {"stochastic_layers", "objective", "n_samples", "preset"}
+        preset = PRESETS.get(self.preset, {})
+        usual = Config(**{"epochs": self.epochs} | preset, stochastic_layers=self.stochastic_layers)._complete()
+        usual = usual.experiment() | {"epochs": preset.get("epochs", Config.epochs)}
         parts = [f"{self.stochastic_layers}L", self.objective, f"k{self.n_samples}", self.preset]
         for key, value in self.experiment().items():
-            if key not in usual and value is not None and value != defaults[key]:
+            if key not in named and value is not None and value != usual[key]:
                 parts.append(key + ("-".join(map(str, value)) if isinstance(value, tuple) else str(value)))
         return "_".join(filter(None, parts))
 

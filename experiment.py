@@ -108,7 +108,7 @@ class Session:
         images = every(self.dataset.binarised_test_images(), config.eval_images)
         print(f"test log likelihood: {len(images)} images, {config.eval_samples} samples each", flush=True)
         result, _ = test_log_likelihood(self.model, images, config.eval_samples, config.seed, config.jit == "on")
-        if not self._holds_more(result):
+        if not self._is_recorded(result):
             seconds = round(time.monotonic() - began, 1)
             write_json(self.run.test_llh, {**result._asdict(), "seconds": seconds, **provenance()})
         if result.mc_error is not None:
@@ -116,15 +116,15 @@ class Session:
         k, llh, error = result.n_samples, result.test_llh, result.standard_error
         print(f"test log likelihood (k={k}): {llh:.2f} ± {error:.2f} nats", flush=True)
 
-    def _holds_more(self, result):
-        """Whether test_llh.json holds a measurement with more samples or images, which must not be lost."""
+    def _is_recorded(self, result):
+        """Whether test_llh.json has as many samples and images already: that record stays, and is shown beside."""
         try:
             old = json.loads(self.run.test_llh.read_text())
         except (OSError, ValueError):
             return False
-        if old["n_samples"] <= result.n_samples and old["n_images"] <= result.n_images:
+        if old["n_samples"] < result.n_samples or old["n_images"] < result.n_images:
             return False
-        print(f"{self.run.test_llh.name} keeps its {old['n_samples']} samples on {old['n_images']} images")
+        print(f"{self.run.test_llh.name} keeps {old['test_llh']:.2f} (k={old['n_samples']}, {old['n_images']} images)")
         return True
 
 

@@ -23,6 +23,7 @@ class Stream(enum.IntEnum):
     MONITOR = 3
     TEST = 4
     PICTURE = 5
+    RESAMPLE = 6
 
 
 def stateless_seed(seed, stream, index):

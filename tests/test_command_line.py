@@ -70,6 +70,8 @@ def copied(finished, tmp_path):
         ("--epochs 1 --learning_rate nan", "--learning_rate: nan is not allowed; more than 0"),
         ("--learning_rate 0.1", "--learning_rate: only with --epochs N"),
         ("--schedule cosine", "--schedule: cosine does not go with --epochs -1"),
+        ("--objective vae_elbo --backward_samples 2", "--backward_samples: only with iwae_elbo or iwae_eq14"),
+        ("--backward_samples 9", "--backward_samples: 9 is not allowed; at most --n_samples"),
         ("--ema 1", "--ema: 1.0 is not allowed; less than 1"),
         ("--beta_warmup inf", "--beta_warmup: inf is not allowed; at least 0"),
         ("--dataset cifar10", "--dataset: cifar10 is not allowed; one of mnist"),
@@ -123,15 +125,19 @@ def test_a_finished_run_has_its_files_and_last_line(copied, capfd):
     value, error = llh["test_llh"], llh["standard_error"]
     assert out.splitlines()[-1] == f"test log likelihood (k=20): {value:.2f} ± {error:.2f} nats"
     assert err == ""
+
+
+def test_a_better_measurement_replaces_a_lesser_one(copied):
+    assert in_process("--eval_only", "--run_dir", copied, "--eval_samples", 30, "--eval_images", 60) == 0
     again = json.loads((copied / "test_llh.json").read_text())
-    assert again["test_llh"] == llh["test_llh"] and again["mc_error"] == llh["mc_error"]
+    assert (again["n_samples"], again["n_images"]) == (30, 60)
 
 
 def test_a_lesser_measurement_does_not_replace_a_better_one(copied, capfd):
     before = (copied / "test_llh.json").read_text()
     assert in_process("--eval_only", "--run_dir", copied, "--eval_samples", 5, "--eval_images", 50) == 0
     assert (copied / "test_llh.json").read_text() == before
-    assert "keeps its 20 samples on 50 images" in capfd.readouterr().out
+    assert "(k=20, 50 images)" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

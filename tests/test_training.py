@@ -11,12 +11,12 @@ import tensorflow as tf
 from config import Config
 from experiment import build_model
 from files import Run
-from models import OBJECTIVES
+from models import IWAE, OBJECTIVES
 from training import loop
 from training.checkpoints import CheckpointError
 from training.loop import Interrupted, TrainingDiverged, train
 from training.schedule import learning_rate, make_optimizer
-from training.steps import binarise, make_steps
+from training.steps import binarise, make_steps, resample, take_samples
 from utils import Stream, stateless_seed
 
 TINY = Config(n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=3, learning_rate=1e-3, seed=5)
@@ -147,6 +147,48 @@ def test_one_step_is_adam_on_the_right_images(digits):
         # the first step: m = (1 - b1) g and v = (1 - b2) g^2; TensorFlow's Adam adds epsilon before the correction
         expected = old + 1e-3 * np.sqrt(1 - 0.999) / (1 - 0.9) * 0.1 * g / (np.sqrt(0.001 * g**2) + 1e-4)
         np.testing.assert_allclose(variable, expected, atol=2e-6)
+
+
+def test_systematic_resampling_draws_each_sample_in_proportion_to_its_weight():
+    log_w = tf.constant(np.random.default_rng(0).normal(0, 2, (6, 3)), tf.float32)
+    expected = 4 * tf.nn.softmax(log_w, axis=0).numpy()
+    counts = []
+    for u in (np.arange(2000) + 0.5) / 2000:  # in place of random numbers: the expectation itself, almost exactly
+        drawn = resample(log_w, tf.fill([3], np.float32(u)), 4).numpy()
+        assert drawn.shape == (4, 3)
+        counts.append([np.bincount(drawn[:, image], minlength=6) for image in range(3)])
+    counts = np.array(counts).transpose(0, 2, 1)  # [u, sample, image]
+    np.testing.assert_allclose(counts.mean(axis=0), expected, atol=2e-3)
+    assert (np.abs(counts - expected) < 1 + 1e-3).all()  # systematic: never more than one away
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_gradient_through_resampled_samples_is_unbiased(layers, binary_images):
+    """Averaged over the resampling, it is the gradient of the IWAE bound for the same noise."""
+    model = IWAE((10, 8)[:layers], (4, 3)[:layers])
+    noise = model.noise(6, 6, tf.constant([1, 2]))
+
+    def gradients(objective, noise):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_mean(OBJECTIVES[objective](model(binary_images, noise)))
+        return tape.gradient(value, model.trainable_variables)
+
+    log_w = model(binary_images, noise).log_w()
+    draws = [resample(log_w, tf.fill([6], np.float32((i + 0.5) / 100)), 2) for i in range(100)]
+    parts = [gradients("vae_elbo", take_samples(noise, drawn)) for drawn in draws]
+    error_of_one = []
+    for number, exact in enumerate(gradients("iwae_elbo", noise)):
+        mean = np.mean([part[number].numpy() for part in parts], axis=0)
+        assert np.abs(mean - exact).max() < 0.03 * np.abs(exact).max()
+        error_of_one.append(np.abs(parts[0][number] - exact).max() / np.abs(exact).max())
+    assert max(error_of_one) > 0.2  # one draw alone is far from it
+
+
+def test_training_through_a_few_samples_still_raises_the_bound(tmp_path, digits):
+    config = dataclasses.replace(TINY, n_samples=8, backward_samples=2)
+    rows = [line.split(",") for line in run_training(tmp_path / "run", digits, config)[1].splitlines()]
+    bound = rows[0].index("train_iwae_elbo")
+    assert float(rows[-1][bound]) > float(rows[1][bound]) + 2
 
 
 def test_beta_warms_up_linearly_and_ends_at_one(digits):

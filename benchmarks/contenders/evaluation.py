@@ -1,0 +1,55 @@
+"""Evaluation of the k-sample test log likelihood; spec["style"] says whose, and a "step" is an image."""
+
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.contenders import split
+from benchmarks.contenders.ours import assign
+from benchmarks.contenders.tf_reference import evaluate
+from config import STANDARD_LAYERS
+from evaluation import BATCH, DRAWS, test_log_likelihood
+from models import IWAE
+
+
+def build(spec, weights, images):
+    x = (np.random.default_rng(1).random((10000, 784)) * 255 < images[:10000]).astype(np.float32)
+    run = {"ours": _ours, "products": _products, "reference": _reference}[spec["style"]](spec, weights, x)
+    return None, run
+
+
+def _ours(spec, weights, x):
+    model = IWAE(*STANDARD_LAYERS[spec["layers"]])
+    assign(model, weights)
+
+    def run(n_images):
+        test_log_likelihood(model, x[:n_images], spec["n_samples"], show_progress=False)
+
+    return run
+
+
+def _reference(spec, weights, x):
+    return lambda n_images: evaluate(weights, spec["layers"], x[:n_images], spec["n_samples"])()
+
+
+def _products(spec, weights, x):
+    """The forward products alone, in the portions that this project takes; each result goes into the next inputs."""
+    blocks = [[kernel for kernel, _ in block] for block in split(weights, spec["layers"])]
+    latent = [np.random.default_rng(i).normal(size=(BATCH * DRAWS, b[0].shape[0])) for i, b in enumerate(blocks)]
+    latent = [tf.constant(z, tf.float32) for z in latent]
+
+    @tf.function(jit_compile=True)
+    def loop(latent, n):
+        def body(i, latent):
+            changed = []
+            for z, kernels in zip(latent[1:], blocks[1:]):
+                h = tf.matmul(tf.matmul(z, kernels[0]), kernels[1])
+                outs = [tf.matmul(h, head) for head in kernels[2:]]
+                changed.append(z + 1e-12 * tf.add_n([tf.matmul(out, tf.ones([out.shape[1], 1])) for out in outs]))
+            return i + 1, [latent[0], *changed]
+
+        return tf.while_loop(lambda i, _: i < n, body, (0, latent))[1]
+
+    def run(n_images):
+        loop(latent, tf.constant(n_images * spec["n_samples"] // (BATCH * DRAWS)))[-1].numpy()
+
+    return run

@@ -1,0 +1,48 @@
+"""This project: the very functions that main.py trains with."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from config import Config
+from experiment import build_model
+from models.objectives import iwae_elbo
+from training.schedule import make_optimizer
+from training.steps import make_steps
+
+
+def build(spec, weights, images):
+    config = Config(
+        stochastic_layers=spec["layers"],
+        n_samples=spec["n_samples"],
+        batch_size=spec["batch_size"],
+        epochs=1,
+        learning_rate=1e-3,
+        ema=spec.get("ema", 0.0),
+        backward_samples=math.ceil(spec["n_samples"] / fraction)
+        if (fraction := spec.get("backward_fraction"))
+        else None,
+    ).resolved()
+    model = build_model(config, images.mean(axis=0) / 255)
+    assign(model, weights)
+    steps_per_pass = len(images) // config.batch_size
+    take_steps = make_steps(config, model, make_optimizer(config, steps_per_pass, model), steps_per_pass)
+    data = tf.constant(images)
+    order = tf.constant(np.random.default_rng(0).permutation(len(images)), tf.int32)
+    position = 0
+
+    def run(n_steps):
+        nonlocal position
+        take_steps(data, order, tf.constant(position), tf.constant(position + n_steps))[1].numpy()
+        position += n_steps
+
+    return lambda x, noise: float(tf.reduce_mean(iwae_elbo(model(x, noise)))), run
+
+
+def assign(model, weights):
+    """Sets the model's weights from the common list."""
+    blocks = [*model.encoder, *model.decoder, model.likelihood]
+    layers = [layer for block in blocks for layer in (*block.hidden, *block.heads)]
+    for layer, kernel, bias in zip(layers, weights[::2], weights[1::2], strict=True):
+        layer.set_weights([kernel, bias])

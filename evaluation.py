@@ -19,7 +19,7 @@ class LogLikelihood(NamedTuple):
     """The k-sample estimate of mean log p(x) over images, and its two separate uncertainties."""
 
     test_llh: float  # mean over the images of log (1/k) sum_i w_i
-    standard_error: float  # of that mean, as an estimate for all digits: digits differ
+    standard_error: float | None  # of that mean, as an estimate for all digits: digits differ. None for one image
     mc_error: float | None  # of that mean, for these very images: samples differ. None for one sample
     n_samples: int
     n_images: int
@@ -43,40 +43,43 @@ def _batch_size(n_samples):
     return max(1, min(BATCH, BATCH * DRAWS // n_samples))
 
 
-def test_log_likelihood(model, x, n_samples=5000, seed=0, jit=True, show_progress=True):
-    """log p(x) by importance sampling: log (1/k) sum_i p(x, z_i) / q(z_i|x) with k = n_samples, for each image.
+def make_log_likelihood(model, n_samples=5000, jit=True):
+    """Returns estimate(x, seed, show_progress) -> (LogLikelihood, log_px [n_images]).
 
-    x: [n_images, n_pixels] in {0, 1}. Returns (LogLikelihood, log_px [n_images]). The samples go by in portions into a
-    running log-sum-exp, so that memory does not depend on k. The Monte Carlo error is by the delta method from the sums
-    of independent groups of samples: log p is off by the relative error of p.
+    log p(x) by importance sampling: log (1/k) sum_i p(x, z_i) / q(z_i|x) with k = n_samples, for each image, x [n_images,
+    n_pixels] in {0, 1}. The samples go by in portions into a running log-sum-exp, so that memory does not depend on k.
+    The Monte Carlo error is by the delta method from the sums of independent groups of samples: log p is off by the
+    relative error of p.
     """
     portion = min(DRAWS, math.ceil(n_samples / GROUPS))
-    n_portions = math.ceil(n_samples / portion)
-    groups = min(GROUPS, n_portions)
-    per_group = np.bincount(np.arange(n_samples) // portion % groups, minlength=groups)[:, np.newaxis]  # [groups, 1]
+    groups = min(GROUPS, math.ceil(n_samples / portion))
+    expected_share = np.bincount(np.arange(n_samples) // portion % groups)[:, np.newaxis] / n_samples  # [groups, 1]
     accumulate = _make_accumulate(model, n_samples, portion, groups, jit)
-    bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
-    log_px, variance = [], []
-    for index, batch, count in _batches(x):
-        log_sums = accumulate(batch, stateless_seed(seed, Stream.TEST, index)).numpy()
-        log_sums = log_sums[:, :count].astype(np.float64)  # [groups, count]
-        log_sum = np.logaddexp.reduce(log_sums, axis=0)
-        log_px.append(log_sum - math.log(n_samples))
-        if groups > 1:
-            deviation = np.exp(log_sums - log_sum) - per_group / n_samples  # of each group's share of the sum
-            variance.append(np.sum(deviation**2, axis=0) * groups / (groups - 1))
-        if bar:
-            bar.update(index * BATCH + count, np.mean(np.concatenate(log_px)))
-    log_px = np.concatenate(log_px)
-    n = len(log_px)
-    result = LogLikelihood(
-        test_llh=float(log_px.mean()),
-        standard_error=float(log_px.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan,
-        mc_error=float(math.sqrt(np.concatenate(variance).sum()) / n) if groups > 1 else None,
-        n_samples=n_samples,
-        n_images=n,
-    )
-    return result, log_px
+
+    def estimate(x, seed=0, show_progress=False):
+        bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
+        log_px, variance = [], []
+        for index, batch, count in _batches(x):
+            log_sums = accumulate(batch, stateless_seed(seed, Stream.TEST, index)).numpy()
+            log_sums = log_sums[:, :count].astype(np.float64)  # [groups, count]
+            log_sum = np.logaddexp.reduce(log_sums, axis=0)
+            log_px.append(log_sum - math.log(n_samples))
+            if groups > 1:
+                deviation = np.exp(log_sums - log_sum) - expected_share  # of each group's share of the sum
+                variance.append(np.sum(deviation**2, axis=0) * groups / (groups - 1))
+            if bar:
+                bar.update(index * BATCH + count, np.mean(np.concatenate(log_px)))
+        log_px, n = np.concatenate(log_px), len(x)
+        result = LogLikelihood(
+            test_llh=float(log_px.mean()),
+            standard_error=float(log_px.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
+            mc_error=float(math.sqrt(np.concatenate(variance).sum()) / n) if groups > 1 else None,
+            n_samples=n_samples,
+            n_images=n,
+        )
+        return result, log_px
+
+    return estimate
 
 
 def _make_accumulate(model, n_samples, portion, groups, jit):

@@ -102,19 +102,20 @@ class Session:
 
     def measure(self):
         """The test log likelihood: printed, and written to test_llh.json."""
-        from evaluation import every, test_log_likelihood
+        from evaluation import every, make_log_likelihood
 
         config, began = self.config, time.monotonic()
         images = every(self.dataset.binarised_test_images(), config.eval_images)
         print(f"test log likelihood: {len(images)} images, {config.eval_samples} samples each", flush=True)
-        result, _ = test_log_likelihood(self.model, images, config.eval_samples, config.seed, config.jit == "on")
+        estimate = make_log_likelihood(self.model, config.eval_samples, config.jit == "on")
+        result, _ = estimate(images, config.seed, show_progress=True)
         if not self._is_recorded(result):
             seconds = round(time.monotonic() - began, 1)
             write_json(self.run.test_llh, {**result._asdict(), "seconds": seconds, **provenance()})
         if result.mc_error is not None:
             print(f"Monte Carlo error on these images: {result.mc_error:.3f} nats")
-        k, llh, error = result.n_samples, result.test_llh, result.standard_error
-        print(f"test log likelihood (k={k}): {llh:.2f} ± {error:.2f} nats", flush=True)
+        error = f" ± {result.standard_error:.2f}" if result.standard_error is not None else ""
+        print(f"test log likelihood (k={result.n_samples}): {result.test_llh:.2f}{error} nats", flush=True)
 
     def _is_recorded(self, result):
         """Whether test_llh.json has as many samples and images already: that record stays, and is shown beside."""

@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 
 import evaluation
-from evaluation import every, make_bounds, posterior_means
-from evaluation import test_log_likelihood as estimate
+from evaluation import every, make_bounds, make_log_likelihood, posterior_means
 from models import IWAE
 from models.objectives import iwae_elbo
 from tests.oracles import LinearGaussian
@@ -18,7 +17,7 @@ from utils import logmeanexp
 @pytest.mark.parametrize("jit", [False, True])
 def test_estimate_meets_the_closed_form_within_its_monte_carlo_error(jit):
     model = LinearGaussian()
-    result, log_px = estimate(model, model.x, n_samples=5000, jit=jit, show_progress=False)
+    result, log_px = make_log_likelihood(model, 5000, jit)(model.x)
     exact = model.log_px.mean()
     assert 0 < result.mc_error < 0.01
     assert abs(result.test_llh - exact) < 4 * result.mc_error
@@ -29,7 +28,8 @@ def test_estimate_meets_the_closed_form_within_its_monte_carlo_error(jit):
 
 def test_monte_carlo_error_is_the_spread_between_repetitions():
     model = LinearGaussian()
-    results = [estimate(model, model.x, n_samples=500, seed=s, jit=False, show_progress=False)[0] for s in range(25)]
+    estimate = make_log_likelihood(model, 500)
+    results = [estimate(model.x, seed)[0] for seed in range(40)]
     spread = np.std([r.test_llh for r in results], ddof=1)
     assert np.mean([r.mc_error for r in results]) == pytest.approx(spread, rel=0.4)
 
@@ -47,7 +47,7 @@ def test_every_sample_counts_once_whatever_the_portions(n_samples, monkeypatch):
             (epsilon,) = super().noise(n, batch, seed, algorithm)
             return (epsilon * 0 + 0.5,)  # all samples alike: the mean over any number of them is known
 
-    result, log_px = estimate(Recording(), model.x, n_samples=n_samples, jit=False, show_progress=False)
+    result, log_px = make_log_likelihood(Recording(), n_samples, jit=False)(model.x)
     one = model(model.x, (tf.fill([1, 150, 2], 0.5),)).log_w()[0]
     np.testing.assert_allclose(log_px, one, atol=1e-4)
     assert len(log_px) == 150 and max(drawn) <= 3
@@ -56,15 +56,16 @@ def test_every_sample_counts_once_whatever_the_portions(n_samples, monkeypatch):
 
 def test_estimate_at_small_k_is_the_iwae_bound_in_expectation():
     model = LinearGaussian()
-    many = np.repeat(model.x, 30, axis=0)
-    ours = estimate(model, many, 5, jit=False, show_progress=False)[0].test_llh
+    estimate = make_log_likelihood(model, 5)
+    ours = np.mean([estimate(model.x, seed)[0].test_llh for seed in range(40)])
     bound = np.mean([iwae_elbo(model(model.x, model.noise(5, 150, [7, s]))).numpy().mean() for s in range(40)])
     assert ours == pytest.approx(bound, abs=0.03)
 
 
 def test_seed_decides_the_estimate():
     model = LinearGaussian()
-    a, b, c = (estimate(model, model.x, 50, seed=s, show_progress=False)[0].test_llh for s in (1, 1, 2))
+    estimate = make_log_likelihood(model, 50)
+    a, b, c = (estimate(model.x, seed)[0].test_llh for seed in (1, 1, 2))
     assert a == b != c
 
 

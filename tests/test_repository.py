@@ -46,7 +46,7 @@ def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
 
 def test_a_committed_run_measures_the_same_again(tmp_path, mnist):
     """From the committed weights, with the recorded seed."""
-    from evaluation import every, test_log_likelihood
+    from evaluation import every, make_log_likelihood
     from experiment import Session
 
     folder = ROOT / "results/1L_iwae_elbo_k5_quick"
@@ -57,7 +57,7 @@ def test_a_committed_run_measures_the_same_again(tmp_path, mnist):
     session.load_weights()
     recorded = json.loads((folder / "test_llh.json").read_text())
     images = every(mnist.binarised_test_images(), recorded["n_images"])
-    result, _ = test_log_likelihood(session.model, images, recorded["n_samples"], config.seed, show_progress=False)
+    result, _ = make_log_likelihood(session.model, recorded["n_samples"])(images, config.seed)
     assert result.test_llh == pytest.approx(recorded["test_llh"], abs=0.01)
 
 

@@ -48,8 +48,8 @@ def make_log_likelihood(model, n_samples=5000, jit=True):
 
     log p(x) by importance sampling: log (1/k) sum_i p(x, z_i) / q(z_i|x) with k = n_samples, for each image of x
     [n_images, n_pixels] in {0, 1}. The samples go by in portions into a running log-sum-exp, so that memory does not
-    depend on k. The Monte Carlo error is by the delta method from the sums of independent groups of samples: log p is off by the
-    relative error of p.
+    depend on k. The Monte Carlo error is by the delta method, from the sums of independent groups of samples: log p
+    is off by the relative error of p.
     """
     portion = min(DRAWS, math.ceil(n_samples / GROUPS))
     groups = min(GROUPS, math.ceil(n_samples / portion))

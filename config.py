@@ -11,7 +11,7 @@ import pathlib
 ROOT = pathlib.Path(__file__).resolve().parent
 N_TRAIN = {"mnist": 60000}  # images in each data set, so that flags can be judged before any is loaded
 N_TEST = {"mnist": 10000}
-OBJECTIVES = ("iwae_elbo", "vae_elbo", "vae_elbo_kl", "iwae_eq14")
+OBJECTIVES = ("iwae_elbo", "vae_elbo", "vae_elbo_kl", "iwae_eq14", "dreg", "stl")
 STANDARD_LAYERS = {1: ((200,), (100,)), 2: ((200, 100), (100, 50))}  # n_hidden and n_latent, from the image up
 PAPER_STAGES = 8  # stage i = 0 ... 7 is 3**i passes over the data
 PAPER_PASSES = sum(3**i for i in range(PAPER_STAGES))

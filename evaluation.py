@@ -10,7 +10,7 @@ from models import BOUNDS
 from utils import ProgressBar, Stream, random_algorithm, stateless_seed
 
 BATCH = 100  # images at a time
-DRAWS = 50  # samples of each image at a time: memory holds BATCH * DRAWS samples, whatever k is
+DRAWS = 20  # samples of each image at a time: memory holds BATCH * DRAWS samples, whatever k is
 PARTS = ("log_px_z", "log_pz", "log_qz_x", "kl")
 GROUPS = 10  # independent groups of samples, whose disagreement tells the Monte Carlo error
 

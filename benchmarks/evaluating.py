@@ -5,8 +5,8 @@ import statistics
 from benchmarks.training import inputs_file, say, workers_for
 
 STYLES = {  # row of the table: (style, images in a reading)
-    "this project": ("ours", 500),
-    "matrix products alone (XLA)": ("products", 500),
+    "this project": ("ours", 300),
+    "matrix products alone (XLA)": ("products", 300),
     "TensorFlow, the reference's style": ("reference", 4),
 }
 MEMORY_AT = (50, 5000, 100000)  # samples

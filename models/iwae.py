@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from models.blocks import BernoulliBlock, GaussianBlock
+from models.fused import GradientPort
 
 
 class IWAEOutput(NamedTuple):
@@ -15,8 +16,10 @@ class IWAEOutput(NamedTuple):
     log_px_z: tf.Tensor  # log p(x|z1)
     log_pz: tf.Tensor  # log p(z1|z2) + ... + log p(zL)
     log_qz_x: tf.Tensor  # log q(z1|x) + ... + log q(zL|z{L-1})
+    log_qz_x_path: tf.Tensor  # equal to log_qz_x, with q's parameters held fixed: it depends on them through z alone
     kl: tf.Tensor  # log q(z|x) - log p(z) with all that has a closed form integrated out (see IWAE.call)
     z: tuple
+    port: GradientPort  # what every z went through on its way into the densities
 
     def log_w(self, beta=1.0):
         """log importance weights [n_samples, batch]: log p(x|z) + beta (log p(z) - log q(z|x))."""
@@ -79,20 +82,24 @@ class IWAE(keras.Model):
         log p(zl|z{l+1}) stays sampled. `kl` is their sum, so that log p(x|z) - kl estimates the ELBO.
         """
         encoded = self.encode(x, noise)
-        z = tuple(sample for _, sample in encoded)
+        port = GradientPort()
+        z = tuple(port(sample) for _, sample in encoded)
         priors = [block(above) for block, above in zip(self.decoder, z[1:])] + [self.prior()]
         log_pz_parts = [p.log_prob(sample) for p, sample in zip(priors, z)]
         top_q, _ = encoded[-1]
         kl = tfd.kl_divergence(top_q, priors[-1])
         for (q, _), log_p in zip(encoded[:-1], log_pz_parts):
             kl += -q.entropy() - log_p
+        frozen = [block(below, frozen=True) for block, below in zip(self.encoder, (x, *z))]
         log_px_z = self.likelihood.log_prob(x, z[0])
         return IWAEOutput(
             log_px_z=log_px_z,
             log_pz=tf.add_n(log_pz_parts),
             log_qz_x=tf.add_n([q.log_prob(sample) for q, sample in encoded]),
+            log_qz_x_path=tf.add_n([q.log_prob(sample) for q, sample in zip(frozen, z)]),
             kl=tf.broadcast_to(kl, tf.shape(log_px_z)),
             z=z,
+            port=port,
         )
 
     def decode(self, noise):

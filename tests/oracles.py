@@ -5,6 +5,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from models import IWAEOutput
+from models.fused import GradientPort
 
 
 class LinearGaussian:
@@ -41,7 +42,8 @@ class LinearGaussian:
         mean = tf.einsum("sbd,pd->sbp", z, tf.cast(self.a, tf.float32))
         log_px_z = normal(mean, tf.fill(tf.shape(mean), float(self.std))).log_prob(x)
         kl = tf.broadcast_to(tfd.kl_divergence(q, prior), tf.shape(log_px_z))
-        return IWAEOutput(log_px_z, prior.log_prob(z), q.log_prob(z), kl, (z,))
+        log_qz_x = q.log_prob(z)
+        return IWAEOutput(log_px_z, prior.log_prob(z), log_qz_x, log_qz_x, kl, (z,), GradientPort())
 
 
 def numpy_log_w(model, x, noise):

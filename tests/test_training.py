@@ -12,11 +12,11 @@ from config import Config
 from experiment import build_model
 from files import Run
 from models import IWAE, OBJECTIVES
-from training import loop
+from training import loop, steps
 from training.checkpoints import CheckpointError
 from training.loop import Interrupted, TrainingDiverged, train
 from training.schedule import learning_rate, make_optimizer
-from training.steps import binarise, make_steps, resample, take_samples
+from training.steps import binarise, make_gradients, make_steps, n_portions, resample, take_samples
 from utils import Stream, stateless_seed
 
 TINY = Config(n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=3, learning_rate=1e-3, seed=5)
@@ -139,14 +139,35 @@ def test_one_step_is_adam_on_the_right_images(digits):
         value = tf.reduce_mean(OBJECTIVES["iwae_elbo"](model(x, noise)))
     gradients = [g.numpy() for g in tape.gradient(value, model.trainable_variables)]
 
-    steps = make_steps(config, model, make_optimizer(config, 20, model), steps_per_pass=20)
+    run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_pass=20)
     images = tf.constant(digits.train_images)
-    stopped, bound, last = steps(images, tf.constant(order), tf.constant(7), tf.constant(8))
+    stopped, bound, last = run(images, tf.constant(order), tf.constant(7), tf.constant(8))
     assert int(stopped) == 8 and float(bound) == pytest.approx(float(value), abs=1e-3) == float(last)
     for variable, old, g in zip(model.trainable_variables, before, gradients):
         # the first step: m = (1 - b1) g and v = (1 - b2) g^2; TensorFlow's Adam adds epsilon before the correction
         expected = old + 1e-3 * np.sqrt(1 - 0.999) / (1 - 0.9) * 0.1 * g / (np.sqrt(0.001 * g**2) + 1e-4)
         np.testing.assert_allclose(variable, expected, atol=2e-6)
+
+
+def test_batches_larger_than_the_cache_go_by_in_portions():
+    sizes = {(20, 50): 1, (100, 50): 5, (100, 5): 1, (20, 512): 20, (97, 50): 97, (1, 5000): 1}
+    for (batch, k), expected in sizes.items():
+        assert n_portions(dataclasses.replace(TINY, batch_size=batch, n_samples=k)) == expected
+
+
+@pytest.mark.parametrize("objective", ["iwae_elbo", "vae_elbo_kl", "dreg"])
+def test_portions_add_up_to_the_batch(digits, monkeypatch, objective):
+    """With noise that does not depend on the portion, the gradient in portions is that of the whole batch."""
+    config = dataclasses.replace(TINY, jit="off", objective=objective).resolved()
+    model = build_model(config, digits.pixel_means)
+    x = binarise(tf.constant(digits.train_images[:20]), tf.constant([1, 2]), "philox")
+    fixed = tf.range(1.0, 4.0)[:, tf.newaxis, tf.newaxis] / 3
+    monkeypatch.setattr(model, "noise", lambda n, batch, *_: (fixed * tf.ones([n, batch, 4]),))
+    whole = make_gradients(config, model)(x, tf.constant(3), 0.5)
+    monkeypatch.setattr(steps, "ROWS_IN_CACHE", 15)
+    assert n_portions(config) == 4
+    for a, b in zip(tf.nest.flatten(make_gradients(config, model)(x, tf.constant(3), 0.5)), tf.nest.flatten(whole)):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_systematic_resampling_draws_each_sample_in_proportion_to_its_weight():
@@ -197,8 +218,8 @@ def test_beta_warms_up_linearly_and_ends_at_one(digits):
 
     def value_at(step, config):
         model = build_model(config, digits.pixel_means)
-        steps = make_steps(config, model, make_optimizer(config, 20, model), steps_per_pass=20)
-        return [float(v) for v in steps(images, order, tf.constant(step), tf.constant(step + 1))[1:]]
+        run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_pass=20)
+        return [float(v) for v in run(images, order, tf.constant(step), tf.constant(step + 1))[1:]]
 
     plain = dataclasses.replace(config, beta_warmup=0)
     for step, beta in ((0, 1 / 40), (19, 0.5), (39, 1.0), (45, 1.0)):
@@ -214,10 +235,10 @@ def test_weights_are_averaged_with_the_decay_asked_for(digits):
     config = dataclasses.replace(TINY, jit="off", ema=0.7).resolved()
     model = build_model(config, digits.pixel_means)
     optimizer = make_optimizer(config, 20, model)
-    steps = make_steps(config, model, optimizer, steps_per_pass=20)
+    run = make_steps(config, model, optimizer, steps_per_pass=20)
     average = None
     for i in range(4):
-        steps(tf.constant(digits.train_images), tf.range(400), tf.constant(i), tf.constant(i + 1))
+        run(tf.constant(digits.train_images), tf.range(400), tf.constant(i), tf.constant(i + 1))
         weights = [v.numpy() for v in model.trainable_variables]
         average = weights if average is None else [0.7 * a + 0.3 * w for a, w in zip(average, weights)]
     optimizer.finalize_variable_values(model.trainable_variables)

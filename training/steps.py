@@ -6,6 +6,8 @@ from models import BOUNDS, OBJECTIVES
 from models.objectives import vae_elbo
 from utils import Stream, random_algorithm, stateless_seed
 
+ROWS_IN_CACHE = 1000  # samples whose activations a CPU's caches hold; larger batches go by in portions of so many
+
 
 def binarise(means, seed, algorithm):
     """x ~ Bernoulli(byte / 255): uint8 [batch, n_pixels] -> float32 in {0, 1}."""
@@ -30,9 +32,60 @@ def resample(log_w, u, n):
 def take_samples(noise, drawn):
     """noise: tuple of [n_samples, batch, n_latent]; drawn [n, batch] -> tuple of [n, batch, n_latent]."""
     drawn = tf.transpose(drawn)
-    return tuple(
-        tf.transpose(tf.gather(tf.transpose(e, [1, 0, 2]), drawn, batch_dims=1), [1, 0, 2]) for e in noise
-    )  # fmt: skip
+    return tuple(tf.transpose(tf.gather(tf.transpose(e, [1, 0, 2]), drawn, batch_dims=1), [1, 0, 2]) for e in noise)
+
+
+def n_portions(config):
+    """Into how many equal portions a batch is split, so that each fits a CPU's caches; 1 on a GPU."""
+    if tf.config.get_visible_devices("GPU"):
+        return 1
+    batch = config.batch_size
+    enough = (n for n in range(1, batch) if batch % n == 0 and batch // n * config.n_samples <= ROWS_IN_CACHE)
+    return next(enough, batch)
+
+
+def make_gradients(config, model):
+    """Returns gradients(x, i, beta) -> (value, bound, gradients): of the objective's mean over x at step number i."""
+    objective, bound = OBJECTIVES[config.objective], BOUNDS[config.objective]
+    algorithm, n_backward = random_algorithm(config.jit == "on"), config.backward_samples
+
+    def all_samples(x, noise, i, beta):
+        with tf.GradientTape() as tape:
+            output = model(x, noise)
+            value = tf.reduce_mean(objective(output, beta))  # over the images
+        return value, tf.reduce_mean(bound(output)), tape.gradient(value, model.trainable_variables)
+
+    def some_samples(x, noise, i, beta):
+        output = model(x, noise)
+        u = tf.random.stateless_uniform([x.shape[0]], stateless_seed(config.seed, Stream.RESAMPLE, i), alg=algorithm)
+        drawn = take_samples(noise, resample(output.log_w(beta), u, n_backward))
+        with tf.GradientTape() as tape:
+            mean_log_w = tf.reduce_mean(vae_elbo(model(x, drawn), beta))
+        gradients = tape.gradient(mean_log_w, model.trainable_variables)
+        return tf.reduce_mean(objective(output, beta)), tf.reduce_mean(bound(output)), gradients
+
+    def of_portion(x, i, beta):
+        noise = model.noise(
+            config.n_samples, x.shape[0], stateless_seed(config.seed, Stream.NOISE, i), algorithm
+        )  # fmt: skip
+        return (some_samples if n_backward else all_samples)(x, noise, i, beta)
+
+    def gradients(x, i, beta):
+        n = n_portions(config)
+        if n == 1:
+            return of_portion(x, i, beta)
+        size = config.batch_size // n
+
+        def body(number, sums):
+            part = tf.slice(x, [number * size, 0], [size, model.n_pixels])
+            value, bound_value, part_gradients = of_portion(part, i * n + number, beta)
+            return number + 1, tf.nest.map_structure(tf.add, sums, (value, bound_value, part_gradients))
+
+        zeros = (0.0, 0.0, [tf.zeros(variable.shape) for variable in model.trainable_variables])
+        sums = tf.while_loop(lambda number, _: number < n, body, (0, zeros))[1]
+        return tf.nest.map_structure(lambda total: total / n, sums)
+
+    return gradients
 
 
 def make_steps(config, model, optimizer, steps_per_pass):
@@ -44,32 +97,17 @@ def make_steps(config, model, optimizer, steps_per_pass):
     stopped: the step reached; less than `last` where the objective was not finite at that step. bound: the mean bound
     over the steps, in nats. value: the objective at the last step taken.
     """
-    objective, bound = OBJECTIVES[config.objective], BOUNDS[config.objective]
-    variables, batch, algorithm = model.trainable_variables, config.batch_size, random_algorithm(config.jit == "on")
-    n_backward = config.backward_samples
+    gradients, batch = make_gradients(config, model), config.batch_size
     warmup_steps = config.beta_warmup * steps_per_pass
 
     def step(i, images, order):
         rows = tf.slice(order, [i % steps_per_pass * batch], [batch])
-        x = binarise(tf.gather(images, rows), stateless_seed(config.seed, Stream.BINARISE, i), algorithm)
-        noise = model.noise(config.n_samples, batch, stateless_seed(config.seed, Stream.NOISE, i), algorithm)
+        seed = stateless_seed(config.seed, Stream.BINARISE, i)
+        x = binarise(tf.gather(images, rows), seed, random_algorithm(config.jit == "on"))
         beta = tf.minimum(1.0, tf.cast(i + 1, tf.float32) / warmup_steps) if warmup_steps else 1.0
-        if n_backward:
-            seen = model(x, noise)
-            value, bound_value = tf.reduce_mean(objective(seen, beta)), tf.reduce_mean(bound(seen))
-            seed = stateless_seed(config.seed, Stream.RESAMPLE, i)
-            drawn = resample(seen.log_w(beta), tf.random.stateless_uniform([batch], seed, alg=algorithm), n_backward)
-            with tf.GradientTape() as tape:
-                output = model(x, take_samples(noise, drawn))
-                loss = -tf.reduce_mean(vae_elbo(output, beta))
-        else:
-            with tf.GradientTape() as tape:
-                output = model(x, noise)
-                value = tf.reduce_mean(objective(output, beta))  # over the batch
-                loss = -value
-            bound_value = tf.reduce_mean(bound(output))
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return value, bound_value
+        value, bound, upward = gradients(x, i, beta)
+        optimizer.apply([-g for g in upward], model.trainable_variables)
+        return value, bound
 
     @tf.function(jit_compile=config.jit == "on", reduce_retracing=True)
     def run(images, order, first, last):
@@ -77,8 +115,8 @@ def make_steps(config, model, optimizer, steps_per_pass):
             return (i < last) & tf.math.is_finite(value)
 
         def body(i, total, _):
-            value, bound_value = step(i, images, order)
-            return tf.where(tf.math.is_finite(value), i + 1, i), total + bound_value, value
+            value, bound = step(i, images, order)
+            return tf.where(tf.math.is_finite(value), i + 1, i), total + bound, value
 
         i, total, value = tf.while_loop(finite_so_far, body, (first, 0.0, 0.0))
         return i, total / tf.cast(tf.maximum(i - first, 1), tf.float32), value

@@ -178,33 +178,30 @@ def test_dreg_is_its_definition_in_one_backward_pass(layers, jit, binary_images)
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_dreg_is_unbiased_and_stl_is_not(layers, binary_images):
-    """A paired test on the encoder's gradient: the same noise for both, t statistics along random directions."""
+    """A paired test on the encoder's gradient: the same noise for both, t statistics of a sum over each block.
+
+    The sum is over the biases of log std, where what STL leaves out has the same sign for every unit.
+    """
     model = small(layers)
-    rng = np.random.default_rng(0)
-    directions = [
-        [rng.normal(size=v.shape).astype(np.float32) for v in block.trainable_variables] for block in model.encoder
-    ]
-    variables = [block.trainable_variables for block in model.encoder]
+    biases = [block.heads[1].bias.value for block in model.encoder]
 
     @tf.function(jit_compile=True)
-    def projections(seed):
-        noise = model.noise(5, 6, seed)
-        result = []
+    def sums(seed):
+        noise, result = model.noise(5, 6, seed), []
         for objective in (dreg, iwae_elbo, stl):
             with tf.GradientTape() as tape:
                 value = tf.reduce_mean(objective(model(binary_images, noise)))
-            for block, g in zip(directions, tape.gradient(value, variables)):
-                result.append(tf.add_n([tf.reduce_sum(a * b) for a, b in zip(block, g)]))
+            result += [tf.reduce_sum(g) for g in tape.gradient(value, biases)]
         return tf.stack(result)
 
-    draws = np.array([projections(tf.constant([9, i])).numpy() for i in range(4000)]).reshape(-1, 3, layers)
+    draws = np.array([sums(tf.constant([9, i])).numpy() for i in range(6000)]).reshape(-1, 3, layers)
 
     def t(a, b):  # [layers]
         difference = draws[:, a] - draws[:, b]
         return difference.mean(axis=0) / (difference.std(axis=0, ddof=1) / np.sqrt(len(draws)))
 
     assert np.abs(t(0, 1)).max() < 4
-    assert np.abs(t(2, 1)).max() > 6
+    assert np.abs(t(2, 1)).max() > 8  # so the test can tell
 
 
 def test_dreg_s_mean_gradient_is_that_of_tfp_vi(binary_images):
@@ -244,7 +241,7 @@ def test_dreg_s_mean_gradient_is_that_of_tfp_vi(binary_images):
     difference = np.mean(a, axis=0) - np.mean(b, axis=0)
     error = np.sqrt((np.var(a, axis=0, ddof=1) + np.var(b, axis=0, ddof=1)) / 20)
     used = error > 0
-    assert np.mean((difference[used] / error[used]) ** 2) == pytest.approx(1, abs=0.5)  # they differ by chance alone
+    assert np.mean((difference[used] / error[used]) ** 2) < 2.5  # they differ by chance alone
     assert np.linalg.norm(difference) < 0.1 * np.linalg.norm(np.mean(b, axis=0))
 
 

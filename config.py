@@ -44,6 +44,10 @@ class Config:
     n_latent: tuple | None = setting(
         None, int, "latent units of each stochastic layer, from the image up (100, or 100 50)", nargs="+", minimum=1
     )
+    conditional: str = setting(
+        "no", str, "all given the digit's label, with the prior learned for each label or standard normal",
+        choices=("no", "learned_prior", "standard_prior"),
+    )  # fmt: skip
     objective: str = setting("iwae_elbo", str, "what is maximised", choices=OBJECTIVES)
     n_samples: int = setting(5, int, "importance samples k while training", minimum=1)
     dataset: str = setting("mnist", str, "data set", choices=tuple(N_TRAIN))

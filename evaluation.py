@@ -30,12 +30,16 @@ def every(images, n):
     return images if n is None else images[np.arange(n) * len(images) // n]
 
 
-def _batches(x, size=BATCH):
-    """Yields (index, batch [size, n_pixels], how many of its rows count); the last is filled up with its first row."""
+def _batches(x, y, size=BATCH):
+    """Yields (index, x [size, n_pixels], y [size, n_context], how many rows count); the last repeats its first row.
+
+    y may be None, for a model that is not conditional.
+    """
+    y = np.zeros((len(x), 0), np.float32) if y is None else y
     for index in range(math.ceil(len(x) / size)):
-        rows = x[index * size : (index + 1) * size]
-        filled = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
-        yield index, tf.constant(filled), len(rows)
+        rows = np.arange(index * size, min((index + 1) * size, len(x)))
+        filled = np.concatenate([rows, np.full(size - len(rows), rows[0])])
+        yield index, tf.constant(x[filled]), tf.constant(y[filled]), len(rows)
 
 
 def _batch_size(n_samples):
@@ -44,23 +48,23 @@ def _batch_size(n_samples):
 
 
 def make_log_likelihood(model, n_samples=5000, jit=True):
-    """Returns estimate(x, seed, show_progress) -> (LogLikelihood, log_px [n_images]).
+    """Returns estimate(x, y, seed, show_progress) -> (LogLikelihood, log_px [n_images]).
 
     log p(x) by importance sampling: log (1/k) sum_i p(x, z_i) / q(z_i|x) with k = n_samples, for each image of x
-    [n_images, n_pixels] in {0, 1}. The samples go by in portions into a running log-sum-exp, so that memory does not
-    depend on k. The Monte Carlo error is by the delta method, from the sums of independent groups of samples: log p
-    is off by the relative error of p.
+    [n_images, n_pixels] in {0, 1}; all given y [n_images, n_context], if the model is conditional. The samples go by
+    in portions into a running log-sum-exp, so that memory does not depend on k. The Monte Carlo error is by the delta
+    method, from the sums of independent groups of samples: log p is off by the relative error of p.
     """
     portion = min(DRAWS, math.ceil(n_samples / GROUPS))
     groups = min(GROUPS, math.ceil(n_samples / portion))
     expected_share = np.bincount(np.arange(n_samples) // portion % groups)[:, np.newaxis] / n_samples  # [groups, 1]
     accumulate = _make_accumulate(model, n_samples, portion, groups, jit)
 
-    def estimate(x, seed=0, show_progress=False):
+    def estimate(x, y=None, seed=0, show_progress=False):
         bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
         log_px, variance = [], []
-        for index, batch, count in _batches(x):
-            log_sums = accumulate(batch, stateless_seed(seed, Stream.TEST, index)).numpy()
+        for index, batch, context, count in _batches(x, y):
+            log_sums = accumulate(batch, context, stateless_seed(seed, Stream.TEST, index)).numpy()
             log_sums = log_sums[:, :count].astype(np.float64)  # [groups, count]
             log_sum = np.logaddexp.reduce(log_sums, axis=0)
             log_px.append(log_sum - math.log(n_samples))
@@ -83,16 +87,16 @@ def make_log_likelihood(model, n_samples=5000, jit=True):
 
 
 def _make_accumulate(model, n_samples, portion, groups, jit):
-    """Returns accumulate(x, seed) -> log of the sum of w over each group of samples [groups, batch]."""
+    """Returns accumulate(x, y, seed) -> log of the sum of w over each group of samples [groups, batch]."""
     algorithm = random_algorithm(jit)
 
     @tf.function(jit_compile=jit)
-    def accumulate(x, seed):
+    def accumulate(x, y, seed):
         batch = x.shape[0]
 
         def body(i, log_sums):
             noise = model.noise(portion, batch, tf.random.fold_in(seed, i, alg="auto_select"), algorithm)
-            log_w = model(x, noise).log_w()  # [portion, batch]
+            log_w = model(x, noise, y).log_w()  # [portion, batch]
             asked_for = i * portion + tf.range(portion) < n_samples  # the last portion may hold more than that
             log_w = tf.where(asked_for[:, tf.newaxis], log_w, -math.inf)
             in_group = tf.range(groups)[:, tf.newaxis] == i % groups
@@ -106,40 +110,40 @@ def _make_accumulate(model, n_samples, portion, groups, jit):
 
 
 def make_bounds(model, n_samples, jit=True):
-    """Returns bounds(x, seed) -> {name: mean over the images}: the bounds at k = n_samples, and the parts of log w."""
+    """Returns bounds(x, y, seed) -> {name: mean over images}: the bounds at k = n_samples, and the parts of log w."""
     size = _batch_size(n_samples)
 
     @tf.function(jit_compile=jit)
-    def per_image(x, seed):
-        output = model(x, model.noise(n_samples, size, seed, random_algorithm(jit)))
+    def per_image(x, y, seed):
+        output = model(x, model.noise(n_samples, size, seed, random_algorithm(jit)), y)
         values = {name: BOUNDS[name](output) for name in ("iwae_elbo", "vae_elbo")}
         parts = {name: tf.reduce_mean(getattr(output, name), axis=0) for name in PARTS}
         return values | parts
 
-    def bounds(x, seed):
+    def bounds(x, y, seed):
         values = [
-            {name: value.numpy()[:count] for name, value in per_image(batch, seed + [0, index]).items()}
-            for index, batch, count in _batches(x, size)
+            {name: value.numpy()[:count] for name, value in per_image(batch, context, seed + [0, index]).items()}
+            for index, batch, context, count in _batches(x, y, size)
         ]
         return {name: float(np.mean(np.concatenate([v[name] for v in values]))) for name in values[0]}
 
     return bounds
 
 
-def posterior_means(model, x, n_samples=500, seed=0, jit=True):
+def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
     """E[z|x] by self-normalised importance sampling: sum_i w~_i z_i, a list of [n_images, n_latent], z1 first.
 
     Few samples give noise of its own: units that x does not determine get the mean of a few standard normals.
     """
 
     @tf.function(jit_compile=jit)
-    def means(x, seed):
-        output = model(x, model.noise(n_samples, x.shape[0], seed, random_algorithm(jit)))
+    def means(x, y, seed):
+        output = model(x, model.noise(n_samples, x.shape[0], seed, random_algorithm(jit)), y)
         normalised_w = tf.nn.softmax(output.log_w(), axis=0)[..., tf.newaxis]  # [n_samples, batch, 1]
         return [tf.reduce_sum(normalised_w * z, axis=0) for z in output.z]
 
     batches = [
-        [mean.numpy()[:count] for mean in means(batch, stateless_seed(seed, Stream.PICTURE, index + 1))]
-        for index, batch, count in _batches(x, _batch_size(n_samples))
+        [mean.numpy()[:count] for mean in means(batch, context, stateless_seed(seed, Stream.PICTURE, index + 1))]
+        for index, batch, context, count in _batches(x, y, _batch_size(n_samples))
     ]
     return [np.concatenate(layer) for layer in zip(*batches)]

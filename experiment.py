@@ -9,7 +9,7 @@ import sys
 import time
 
 from config import Config, UsageError, parse_flags
-from data import DataError, Dataset, load
+from data import N_LABELS, DataError, Dataset, load
 from files import Run, provenance, whole_file, write_json
 from startup import start_tensorflow
 
@@ -85,6 +85,11 @@ class Session:
                 f"--run_dir: {self.run.weights} does not fit this model, or is damaged: {reason}"
             ) from None
 
+    def test_data(self):
+        """The binarised test images and what the model is conditioned on: [10000, 784] and [10000, n_context]."""
+        context = self.dataset.context("test", self.config.conditional != "no")
+        return self.dataset.binarised_test_images(), context
+
     def draw(self):
         """Every figure of main.py."""
         import numpy as np
@@ -92,9 +97,8 @@ class Session:
         import plots
         from evaluation import every, posterior_means
 
-        means = posterior_means(
-            self.model, every(self.dataset.binarised_test_images(), PCA_IMAGES), jit=self.config.jit == "on"
-        )
+        x, y = (every(array, PCA_IMAGES) for array in self.test_data())
+        means = posterior_means(self.model, x, y, jit=self.config.jit == "on")
         labels = every(self.dataset.test_labels, PCA_IMAGES)
         with whole_file(self.run.arrays / "posterior_means.npz") as temporary:
             np.savez_compressed(temporary, labels=labels, **{f"z{i}": z for i, z in enumerate(means, 1)})
@@ -105,10 +109,10 @@ class Session:
         from evaluation import every, make_log_likelihood
 
         config, began = self.config, time.monotonic()
-        images = every(self.dataset.binarised_test_images(), config.eval_images)
-        print(f"test log likelihood: {len(images)} images, {config.eval_samples} samples each", flush=True)
+        x, y = (every(array, config.eval_images) for array in self.test_data())
+        print(f"test log likelihood: {len(x)} images, {config.eval_samples} samples each", flush=True)
         estimate = make_log_likelihood(self.model, config.eval_samples, config.jit == "on")
-        result, _ = estimate(images, config.seed, show_progress=True)
+        result, _ = estimate(x, y, config.seed, show_progress=True)
         if not self._is_recorded(result):
             seconds = round(time.monotonic() - began, 1)
             write_json(self.run.test_llh, {**result._asdict(), "seconds": seconds, **provenance()})
@@ -136,4 +140,10 @@ def build_model(config, pixel_means):
     from models import IWAE
 
     keras.utils.set_random_seed(config.seed)
-    return IWAE(config.n_hidden, config.n_latent, pixel_means=pixel_means)
+    return IWAE(
+        config.n_hidden,
+        config.n_latent,
+        pixel_means=pixel_means,
+        n_context=N_LABELS if config.conditional != "no" else 0,
+        learned_prior=config.conditional == "learned_prior",
+    )

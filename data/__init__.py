@@ -16,6 +16,7 @@ from data.idx import DataError, idx_bytes
 from data.sources import SOURCES, NotThere, from_folder
 from files import whole_file
 
+N_LABELS = 10
 CACHE = pathlib.Path(__file__).parent / "cache"
 MD5 = {
     "mnist": {
@@ -39,6 +40,11 @@ class Dataset(NamedTuple):
     def pixel_means(self):
         """The mean training image, float64 [784] in [0, 1]."""
         return self.train_images.mean(axis=0) / 255
+
+    def context(self, split, conditional):
+        """What a model is conditioned on: one-hot labels, float32 [n, 10]; or nothing, [n, 0]. split: train or test."""
+        labels = getattr(self, f"{split}_labels")
+        return np.eye(N_LABELS, dtype=np.float32)[labels] if conditional else np.zeros((len(labels), 0), np.float32)
 
     def binarised_test_images(self):
         """The test images, binarised once and for all: float32 [n, 784] in {0, 1}.

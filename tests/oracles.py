@@ -31,7 +31,7 @@ class LinearGaussian:
     def noise(self, n_samples, batch, seed, algorithm="auto_select"):
         return (tf.random.stateless_normal([n_samples, batch, self.n_latent], seed, alg=algorithm),)
 
-    def __call__(self, x, noise):
+    def __call__(self, x, noise, y=None):
         def normal(mean, std):
             return tfd.Independent(tfd.Normal(tf.cast(mean, tf.float32), tf.cast(std, tf.float32)), 1)
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from config import STANDARD_LAYERS
 from models import IWAE
@@ -132,3 +133,29 @@ def test_weights_survive_saving(tmp_path, binary_images):
     other.load_weights(tmp_path / "model.weights.h5")
     noise = model.noise(2, 6, SEED)
     np.testing.assert_array_equal(model(binary_images, noise).log_w(), other(binary_images, noise).log_w())
+
+
+@pytest.mark.parametrize("learned_prior", [False, True])
+def test_conditional_model_is_given_the_label_everywhere(learned_prior, binary_images):
+    """Its log w from the blocks' own distributions, with y appended by hand to the inputs of q and of p(x|z)."""
+    model = IWAE((20,), (5,), n_context=3, learned_prior=learned_prior)
+    y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]]
+    noise = model.noise(4, 6, SEED)
+    output = model(binary_images, noise, y)
+    q = model.encoder[0](np.concatenate([binary_images, y], axis=1))
+    z = q.distribution.loc + q.distribution.scale * noise[0]
+    p_x = model.likelihood(tf.concat([z, np.broadcast_to(y, (4, 6, 3))], axis=-1))
+    standard = tfd.Independent(tfd.Normal(tf.zeros(5), tf.ones(5)), 1)
+    prior = model.prior_block(y) if learned_prior else standard
+    np.testing.assert_allclose(output.log_px_z, p_x.log_prob(binary_images), rtol=1e-5)
+    np.testing.assert_allclose(output.log_pz, prior.log_prob(z), rtol=1e-5)
+    np.testing.assert_allclose(output.kl, np.broadcast_to(tfd.kl_divergence(q, prior), (4, 6)), rtol=1e-4)
+    assert np.allclose(output.log_pz, standard.log_prob(z), rtol=1e-3) != learned_prior
+    np.testing.assert_allclose(output.log_qz_x, output.log_qz_x_path, rtol=1e-5)
+    other = model(binary_images, noise, np.roll(y, 1, axis=0))
+    assert not np.allclose(output.log_px_z, other.log_px_z)
+
+
+def test_a_learned_prior_needs_something_to_learn_from():
+    with pytest.raises(ValueError, match="needs n_context"):
+        IWAE(learned_prior=True)

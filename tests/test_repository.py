@@ -57,7 +57,7 @@ def test_a_committed_run_measures_the_same_again(tmp_path, mnist):
     session.load_weights()
     recorded = json.loads((folder / "test_llh.json").read_text())
     images = every(mnist.binarised_test_images(), recorded["n_images"])
-    result, _ = make_log_likelihood(session.model, recorded["n_samples"])(images, config.seed)
+    result, _ = make_log_likelihood(session.model, recorded["n_samples"])(images, seed=config.seed)
     assert result.test_llh == pytest.approx(recorded["test_llh"], abs=0.01)
 
 

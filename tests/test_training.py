@@ -127,21 +127,24 @@ def test_divergence_stops_with_step_value_and_checkpoint(tmp_path, digits):
         run_training(tmp_path / "run", digits, dataclasses.replace(TINY, learning_rate=1e30))
 
 
-def test_one_step_is_adam_on_the_right_images(digits):
+@pytest.mark.parametrize("conditional", ["no", "learned_prior"])
+def test_one_step_is_adam_on_the_right_images(digits, conditional):
     """One step of the loop against Adam by hand on the gradient of the same objective."""
-    config = dataclasses.replace(TINY, jit="off").resolved()
+    config = dataclasses.replace(TINY, jit="off", conditional=conditional).resolved()
+    context = digits.context("train", conditional != "no")
     model = build_model(config, digits.pixel_means)
     before = [v.numpy() for v in model.trainable_variables]
     order = np.random.default_rng(3).permutation(400).astype(np.int32)
-    x = binarise(tf.gather(digits.train_images, order[140:160]), stateless_seed(5, Stream.BINARISE, 7), "philox")
+    rows = order[140:160]
+    x = binarise(tf.gather(digits.train_images, rows), stateless_seed(5, Stream.BINARISE, 7), "philox")
     noise = model.noise(3, 20, stateless_seed(5, Stream.NOISE, 7), "philox")
     with tf.GradientTape() as tape:
-        value = tf.reduce_mean(OBJECTIVES["iwae_elbo"](model(x, noise)))
+        value = tf.reduce_mean(OBJECTIVES["iwae_elbo"](model(x, noise, context[rows])))
     gradients = [g.numpy() for g in tape.gradient(value, model.trainable_variables)]
 
     run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_pass=20)
     images = tf.constant(digits.train_images)
-    stopped, bound, last = run(images, tf.constant(order), tf.constant(7), tf.constant(8))
+    stopped, bound, last = run(images, tf.constant(context), tf.constant(order), tf.constant(7), tf.constant(8))
     assert int(stopped) == 8 and float(bound) == pytest.approx(float(value), abs=1e-3) == float(last)
     for variable, old, g in zip(model.trainable_variables, before, gradients):
         # the first step: m = (1 - b1) g and v = (1 - b2) g^2; TensorFlow's Adam adds epsilon before the correction
@@ -163,10 +166,11 @@ def test_portions_add_up_to_the_batch(digits, monkeypatch, objective):
     x = binarise(tf.constant(digits.train_images[:20]), tf.constant([1, 2]), "philox")
     fixed = tf.range(1.0, 4.0)[:, tf.newaxis, tf.newaxis] / 3
     monkeypatch.setattr(model, "noise", lambda n, batch, *_: (fixed * tf.ones([n, batch, 4]),))
-    whole = make_gradients(config, model)(x, tf.constant(3), 0.5)
+    y = tf.zeros([20, 0])
+    whole = make_gradients(config, model)(x, y, tf.constant(3), 0.5)
     monkeypatch.setattr(steps, "ROWS_IN_CACHE", 15)
     assert n_portions(config) == 4
-    for a, b in zip(tf.nest.flatten(make_gradients(config, model)(x, tf.constant(3), 0.5)), tf.nest.flatten(whole)):
+    for a, b in zip(tf.nest.flatten(make_gradients(config, model)(x, y, tf.constant(3), 0.5)), tf.nest.flatten(whole)):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
@@ -219,7 +223,7 @@ def test_beta_warms_up_linearly_and_ends_at_one(digits):
     def value_at(step, config):
         model = build_model(config, digits.pixel_means)
         run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_pass=20)
-        return [float(v) for v in run(images, order, tf.constant(step), tf.constant(step + 1))[1:]]
+        return [float(v) for v in run(images, tf.zeros([400, 0]), order, tf.constant(step), tf.constant(step + 1))[1:]]
 
     plain = dataclasses.replace(config, beta_warmup=0)
     for step, beta in ((0, 1 / 40), (19, 0.5), (39, 1.0), (45, 1.0)):
@@ -238,7 +242,7 @@ def test_weights_are_averaged_with_the_decay_asked_for(digits):
     run = make_steps(config, model, optimizer, steps_per_pass=20)
     average = None
     for i in range(4):
-        run(tf.constant(digits.train_images), tf.range(400), tf.constant(i), tf.constant(i + 1))
+        run(tf.constant(digits.train_images), tf.zeros([400, 0]), tf.range(400), tf.constant(i), tf.constant(i + 1))
         weights = [v.numpy() for v in model.trainable_variables]
         average = weights if average is None else [0.7 * a + 0.3 * w for a, w in zip(average, weights)]
     optimizer.finalize_variable_values(model.trainable_variables)

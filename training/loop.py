@@ -7,6 +7,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from data import N_LABELS
 from evaluation import every, make_bounds
 from files import whole_file
 from training.checkpoints import Checkpoints
@@ -50,16 +51,22 @@ class _Training:
         if resume:
             self.checkpoints.restore()
         self.log = Log(run, self.checkpoints.step)
-        self.images = tf.constant(dataset.train_images)
+        conditional = config.conditional != "no"
+        self.data = tf.constant(dataset.train_images), tf.constant(dataset.context("train", conditional))
         self.take_steps = make_steps(config, model, self.optimizer, self.steps_per_pass)
         self.bounds = make_bounds(model, config.n_samples, config.jit == "on")
         train_means = every(dataset.train_images, MONITORED) / 255.0
         generator = np.random.default_rng([config.seed, Stream.MONITOR])
-        self.monitored = {
+        images = {
             "train": (generator.random(train_means.shape) < train_means).astype(np.float32),
             "test": every(dataset.binarised_test_images(), MONITORED),
         }
+        self.monitored = {
+            split: (x, every(dataset.context(split, conditional), MONITORED)) for split, x in images.items()
+        }
         self.picture_noise = model.noise(1, PICTURED, stateless_seed(config.seed, Stream.PICTURE, 0))
+        labels = np.arange(PICTURED) * N_LABELS // PICTURED  # a row of the picture for each digit, if conditional
+        self.picture_context = np.eye(N_LABELS, dtype=np.float32)[labels]
         self.steps_per_call = 2  # until the speed is known
         self.calls, self.bar, self.stop_signal = 0, None, None
         self.saved_at = self.counted_to = time.monotonic()
@@ -94,7 +101,7 @@ class _Training:
         while (step := self.checkpoints.step) < end:
             last = min(step + self.steps_per_call, end)
             began = time.monotonic()
-            stopped, bound, value = self.take_steps(self.images, order, tf.constant(step), tf.constant(last))
+            stopped, bound, value = self.take_steps(*self.data, order, tf.constant(step), tf.constant(last))
             if int(stopped) < last:
                 raise TrainingDiverged(
                     f"the objective was {value.numpy()} at step {int(stopped)} (pass {number + 1} of"
@@ -138,10 +145,12 @@ class _Training:
         with self._weights_to_test():
             if passes_done & (passes_done - 1) == 0 or passes_done == self.config.passes:
                 with whole_file(self.run.arrays / f"prior_pass_{passes_done:04d}.npz") as temporary:
-                    np.savez_compressed(temporary, means=self.model.decode(self.picture_noise).numpy())
+                    np.savez_compressed(
+                        temporary, means=self.model.decode(self.picture_noise, self.picture_context).numpy()
+                    )
             row = {"pass": passes_done, "step": step, "learning_rate": float(self.optimizer.learning_rate.numpy())}
-            for name, x in self.monitored.items():
-                values = self.bounds(x, stateless_seed(self.config.seed, Stream.MONITOR, 0))
+            for name, (x, y) in self.monitored.items():
+                values = self.bounds(x, y, stateless_seed(self.config.seed, Stream.MONITOR, 0))
                 row |= {f"{name}_{key}": value for key, value in values.items()}
         self.log.add(row)
 

@@ -45,40 +45,40 @@ def n_portions(config):
 
 
 def make_gradients(config, model):
-    """Returns gradients(x, i, beta) -> (value, bound, gradients): of the objective's mean over x at step number i."""
+    """Returns gradients(x, y, i, beta) -> (value, bound, gradients): of the objective's mean over x at step i."""
     objective, bound = OBJECTIVES[config.objective], BOUNDS[config.objective]
     algorithm, n_backward = random_algorithm(config.jit == "on"), config.backward_samples
 
-    def all_samples(x, noise, i, beta):
+    def all_samples(x, y, noise, i, beta):
         with tf.GradientTape() as tape:
-            output = model(x, noise)
+            output = model(x, noise, y)
             value = tf.reduce_mean(objective(output, beta))  # over the images
         return value, tf.reduce_mean(bound(output)), tape.gradient(value, model.trainable_variables)
 
-    def some_samples(x, noise, i, beta):
-        output = model(x, noise)
+    def some_samples(x, y, noise, i, beta):
+        output = model(x, noise, y)
         u = tf.random.stateless_uniform([x.shape[0]], stateless_seed(config.seed, Stream.RESAMPLE, i), alg=algorithm)
         drawn = take_samples(noise, resample(output.log_w(beta), u, n_backward))
         with tf.GradientTape() as tape:
-            mean_log_w = tf.reduce_mean(vae_elbo(model(x, drawn), beta))
+            mean_log_w = tf.reduce_mean(vae_elbo(model(x, drawn, y), beta))
         gradients = tape.gradient(mean_log_w, model.trainable_variables)
         return tf.reduce_mean(objective(output, beta)), tf.reduce_mean(bound(output)), gradients
 
-    def of_portion(x, i, beta):
+    def of_portion(x, y, i, beta):
         noise = model.noise(
             config.n_samples, x.shape[0], stateless_seed(config.seed, Stream.NOISE, i), algorithm
         )  # fmt: skip
-        return (some_samples if n_backward else all_samples)(x, noise, i, beta)
+        return (some_samples if n_backward else all_samples)(x, y, noise, i, beta)
 
-    def gradients(x, i, beta):
+    def gradients(x, y, i, beta):
         n = n_portions(config)
         if n == 1:
-            return of_portion(x, i, beta)
+            return of_portion(x, y, i, beta)
         size = config.batch_size // n
 
         def body(number, sums):
-            part = tf.slice(x, [number * size, 0], [size, model.n_pixels])
-            value, bound_value, part_gradients = of_portion(part, i * n + number, beta)
+            part = [tf.slice(whole, [number * size, 0], [size, whole.shape[1]]) for whole in (x, y)]
+            value, bound_value, part_gradients = of_portion(*part, i * n + number, beta)
             return number + 1, tf.nest.map_structure(tf.add, sums, (value, bound_value, part_gradients))
 
         zeros = (0.0, 0.0, [tf.zeros(variable.shape) for variable in model.trainable_variables])
@@ -89,33 +89,34 @@ def make_gradients(config, model):
 
 
 def make_steps(config, model, optimizer, steps_per_pass):
-    """Returns run(images, order, first, last) -> (stopped, bound, value).
+    """Returns run(images, context, order, first, last) -> (stopped, bound, value).
 
     It takes steps first ... last - 1 of one pass: step i trains on images[order[i * batch : (i + 1) * batch]].
-    images uint8 [n, n_pixels]; order int32 [n]; first, last scalar int32 tensors, counted from the run's start, so that
-    the random numbers of a step depend on the seed and its number alone, however the steps are divided into calls.
+    images uint8 [n, n_pixels]; context float32 [n, n_context]; order int32 [n]; first, last scalar int32 tensors,
+    counted from the run's start, so that the random numbers of a step depend on the seed and its number alone, however
+    the steps are divided into calls.
     stopped: the step reached; less than `last` where the objective was not finite at that step. bound: the mean bound
     over the steps, in nats. value: the objective at the last step taken.
     """
     gradients, batch = make_gradients(config, model), config.batch_size
     warmup_steps = config.beta_warmup * steps_per_pass
 
-    def step(i, images, order):
+    def step(i, images, context, order):
         rows = tf.slice(order, [i % steps_per_pass * batch], [batch])
         seed = stateless_seed(config.seed, Stream.BINARISE, i)
         x = binarise(tf.gather(images, rows), seed, random_algorithm(config.jit == "on"))
         beta = tf.minimum(1.0, tf.cast(i + 1, tf.float32) / warmup_steps) if warmup_steps else 1.0
-        value, bound, upward = gradients(x, i, beta)
+        value, bound, upward = gradients(x, tf.gather(context, rows), i, beta)
         optimizer.apply([-g for g in upward], model.trainable_variables)
         return value, bound
 
     @tf.function(jit_compile=config.jit == "on", reduce_retracing=True)
-    def run(images, order, first, last):
+    def run(images, context, order, first, last):
         def finite_so_far(i, total, value):
             return (i < last) & tf.math.is_finite(value)
 
         def body(i, total, _):
-            value, bound = step(i, images, order)
+            value, bound = step(i, images, context, order)
             return tf.where(tf.math.is_finite(value), i + 1, i), total + bound, value
 
         i, total, value = tf.while_loop(finite_so_far, body, (first, 0.0, 0.0))

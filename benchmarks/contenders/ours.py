@@ -28,13 +28,13 @@ def build(spec, weights, images):
     assign(model, weights)
     steps_per_pass = len(images) // config.batch_size
     take_steps = make_steps(config, model, make_optimizer(config, steps_per_pass, model), steps_per_pass)
-    data = tf.constant(images)
+    data = tf.constant(images), tf.zeros([len(images), 0])
     order = tf.constant(np.random.default_rng(0).permutation(len(images)), tf.int32)
     position = 0
 
     def run(n_steps):
         nonlocal position
-        take_steps(data, order, tf.constant(position), tf.constant(position + n_steps))[1].numpy()
+        take_steps(*data, order, tf.constant(position), tf.constant(position + n_steps))[1].numpy()
         position += n_steps
 
     return lambda x, noise: float(tf.reduce_mean(iwae_elbo(model(x, noise)))), run

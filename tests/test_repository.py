@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from config import Config, load_experiment
+from config import Config, load_experiment, parse_flags
 from files import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -19,6 +19,15 @@ COMMITTED = sorted(path.parent for path in (ROOT / "results").glob("*/test_llh.j
 def test_ci_runs_the_readme_s_test_command():
     (command,) = [line for line in README.splitlines() if line.endswith("-m pytest")]
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == command
+
+
+def test_readme_s_first_run_does_not_collide_with_a_committed_one():
+    (command,) = [line for line in README.splitlines() if "requirements.txt" in line and "--preset quick" in line]
+    flags = command.partition("main.py ")[2].split()
+    config, _, _ = parse_flags(flags)
+    assert not (pathlib.Path(config.run_dir) / "config.json").exists() or "my_" in pathlib.Path(config.run_dir).name
+    process = subprocess.run(["git", "check-ignore", "-q", config.run_dir + "/config.json"], cwd=ROOT)
+    assert process.returncode == 0  # it leaves the clone clean
 
 
 def test_readme_names_only_flags_and_files_that_exist():

@@ -29,8 +29,14 @@ def command_line(work, description, argv=None):
         return _fail(error)
     print(f"run:    {run.path}")
     print(f"flags:  {' '.join(f'{name}={_text(value)}' for name, value in config.experiment().items())}", flush=True)
-    print(f"device: {start_tensorflow(config.gpu, config.threads)}", flush=True)
+    try:
+        print(f"device: {start_tensorflow(config.gpu, config.threads)}", flush=True)
+        return _with_tensorflow(work, config, run, resume, eval_only)
+    except KeyboardInterrupt:
+        return _stopped("stopped", run)
 
+
+def _with_tensorflow(work, config, run, resume, eval_only):
     from training.checkpoints import CheckpointError
     from training.loop import Interrupted, TrainingDiverged
 
@@ -40,11 +46,18 @@ def command_line(work, description, argv=None):
         return _fail(error)
     except TrainingDiverged as error:
         return _fail(error, code=1)
-    except (Interrupted, KeyboardInterrupt) as error:
-        how = "--eval_only" if run.weights.exists() else "--resume"
-        print(f"\n{error}\ngo on with: python {sys.argv[0]} {how} --run_dir {run.path}", file=sys.stderr)
-        return 130
+    except Interrupted as error:
+        return _stopped(error, run)
     return 0
+
+
+def _stopped(how, run):
+    """Says how to go on from what there is."""
+    if run.weights.exists() or any(run.checkpoints.glob("*.index")):
+        flag = "--eval_only" if run.weights.exists() else "--resume"
+        how = f"{how}\ngo on with: python {sys.argv[0]} {flag} --run_dir {run.path}"
+    print(f"\n{how}", file=sys.stderr)
+    return 130
 
 
 def _fail(error, code=2):

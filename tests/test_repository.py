@@ -13,7 +13,8 @@ from files import Run
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-COMMITTED = sorted(path.parent for path in (ROOT / "results").glob("*/test_llh.json"))
+TRACKED = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+COMMITTED = [ROOT / path.removesuffix("/test_llh.json") for path in TRACKED if path.endswith("/test_llh.json")]
 
 
 def test_ci_runs_the_readme_s_test_command():

@@ -49,7 +49,8 @@ class _Training:
         self.optimizer = make_optimizer(config, self.steps_per_pass, model)
         self.checkpoints = Checkpoints(run.checkpoints, config, model, self.optimizer)
         if resume:
-            self.checkpoints.restore()
+            path = self.checkpoints.restore()
+            print(f"resuming at step {self.checkpoints.step} of {self.total}, from {path}", flush=True)
         self.log = Log(run, self.checkpoints.step)
         conditional = config.conditional != "no"
         self.data = tf.constant(dataset.train_images), tf.constant(dataset.context("train", conditional))

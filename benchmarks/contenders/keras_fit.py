@@ -35,7 +35,7 @@ def build(spec, weights, images):
 
     def run(n_steps):
         n_steps = int(np.ceil(n_steps / STEPS_PER_EXECUTION)) * STEPS_PER_EXECUTION
-        model.fit(data, steps_per_epoch=n_steps, epochs=1, verbose=0)
+        model.fit(data, steps_per_epoch=n_steps, epochs=1, shuffle=False, verbose=0)
         return n_steps
 
     return lambda x, noise: float(model.bound(model.log_w(x, len(noise[0]), noise))), run

@@ -34,7 +34,7 @@ def test_monte_carlo_error_is_the_spread_between_repetitions():
     assert np.mean([r.mc_error for r in results]) == pytest.approx(spread, rel=0.4)
 
 
-@pytest.mark.parametrize("n_samples", [1, 2, 7, 123])
+@pytest.mark.parametrize("n_samples", [1, 2, 7, 124, 125])
 def test_every_sample_counts_once_whatever_the_portions(n_samples, monkeypatch):
     """Against the definition, from all the samples at once, where portions do not divide k nor batches the images."""
     monkeypatch.setattr(evaluation, "DRAWS", 3)

@@ -58,11 +58,11 @@ def prior_samples(run):
     frames = _prior_frames(run)
     (run.figures / "passes").mkdir(exist_ok=True)
     for frame in frames:
-        figure, axes = plt.subplots(1, 2, figsize=(10, 5.2), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), layout="constrained")
         _draw_prior(axes, *frame)
         _save(figure, run.figures / "passes" / f"prior_{frame[0]:04d}.png")
     shutil.copyfile(run.figures / "passes" / f"prior_{frames[-1][0]:04d}.png", run.figures / "prior.png")
-    figure, axes = plt.subplots(1, 2, figsize=(10, 5.2), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), layout="constrained")
     animation = matplotlib.animation.FuncAnimation(figure, lambda i: _draw_prior(axes, *frames[i]), frames=len(frames))
     with whole_file(run.figures / "prior.gif") as temporary:
         animation.save(temporary, writer=matplotlib.animation.PillowWriter(fps=1.5), dpi=70)

@@ -32,7 +32,7 @@ def test_readme_s_first_run_does_not_collide_with_a_committed_one():
 
 
 def test_readme_names_only_flags_and_files_that_exist():
-    known = {*Config.__dataclass_fields__, "resume", "eval_only", "help", "logdir"}
+    known = {*Config.__dataclass_fields__, "resume", "eval_only", "help", "logdir", "rounds", "seconds"}
     assert set(re.findall(r"--([a-z_]+)", README)) <= known
     for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", README):
         assert (ROOT / link).exists(), link

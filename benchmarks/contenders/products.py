@@ -13,7 +13,7 @@ from benchmarks.contenders import split
 
 
 def chains(spec):
-    """[(rows, widths)]: the sequences of products; the encoder of z1 sees each image once, all else each sample."""
+    """[(rows, widths, whether the inputs need a gradient)]: q(z1|x) sees each image once, all else a sample."""
     batch, rows = spec["batch_size"], spec["batch_size"] * spec["n_samples"]
     if spec["layers"] == 1:
         return [(batch, [784, 200, 200, (100, 100)], False), (rows, [100, 200, 200, (784,)], True)]

@@ -5,6 +5,7 @@ import sys
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -37,6 +38,14 @@ def stateless_seed(seed, stream, index):
 def random_algorithm(jit):
     """Threefry is the faster one in code compiled by XLA, and exists only there."""
     return "threefry" if jit else "philox"
+
+
+def standard_normal(shape, seed, algorithm):
+    """N(0, 1) float32 of the given shape: tf.random.stateless_normal's own recipe (the inverse error function of a
+    uniform number), which XLA turns into code three to five times as fast on CPUs where the two stand apart."""
+    above_minus_one = np.nextafter(np.float32(-1), np.float32(0))  # at -1 the normal number would be infinite
+    u = tf.random.stateless_uniform(shape, seed, minval=above_minus_one, maxval=1.0, alg=algorithm)
+    return np.float32(np.sqrt(2)) * tf.math.erfinv(u)
 
 
 def duration(seconds):

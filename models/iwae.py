@@ -8,6 +8,7 @@ from tensorflow_probability import distributions as tfd
 
 from models.blocks import BernoulliBlock, GaussianBlock
 from models.fused import GradientPort
+from utils import standard_normal
 
 
 class IWAEOutput(NamedTuple):
@@ -88,7 +89,7 @@ class IWAE(keras.Model):
         """Standard normal noise for `call`: a tuple of [n_samples, batch, n_latent], one per stochastic layer."""
         seeds = tf.random.split(seed, len(self.n_latent), alg="auto_select")
         return tuple(
-            tf.random.stateless_normal([n_samples, batch, width], seeds[i], alg=algorithm)
+            standard_normal([n_samples, batch, width], seeds[i], algorithm)
             for i, width in enumerate(self.n_latent)
         )
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
@@ -10,6 +11,7 @@ from config import STANDARD_LAYERS
 from models import IWAE
 from models.fused import sum_softplus_dense
 from tests.oracles import numpy_log_w
+from utils import random_algorithm, standard_normal
 
 SEED = tf.constant([3, 4])
 
@@ -125,6 +127,21 @@ def test_noise_differs_between_layers_seeds_and_samples():
     a, b = model.noise(2, 2, SEED)
     c, _ = model.noise(2, 2, SEED + [0, 1])
     assert not np.allclose(a, b) and not np.allclose(a, c) and not np.allclose(a[0], a[1])
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_noise_is_standard_normal(jit):
+    draw = tf.function(lambda: standard_normal([300_000], [1, 2], random_algorithm(jit)), jit_compile=jit)
+    assert scipy.stats.kstest(draw().numpy(), "norm").pvalue > 1e-3
+
+
+def test_noise_is_finite_at_the_ends_of_the_uniform_range(monkeypatch):
+    def ends(shape, seed, minval, maxval, alg):
+        return minval + (maxval - minval) * tf.constant([0, 1 - 2**-23], tf.float32)  # it has 23 random bits
+
+    monkeypatch.setattr(tf.random, "stateless_uniform", ends)
+    low, high = standard_normal([2], [1, 2], "philox").numpy()
+    assert -6 < low < -5 and 5 < high < 6
 
 
 def test_weights_survive_saving(tmp_path, binary_images):

@@ -173,7 +173,8 @@ def test_dreg_is_its_definition_in_one_backward_pass(layers, jit, binary_images)
     expected_encoder, _ = encoder_and_decoder(model, gradients(model, for_q, binary_images, noise, 0.8))
     _, expected_decoder = encoder_and_decoder(model, gradients(model, iwae_elbo, binary_images, noise, 0.8))
     for a, b in zip(encoder + decoder, expected_encoder + expected_decoder):
-        assert np.abs(a - b).max() < 1e-4 * np.abs(b).max() + 1e-7
+        # log w is some hundred nats: rounded to float32, its exponential is good to 3e-5, and so squared to 6e-5
+        assert np.abs(a - b).max() < 3e-4 * np.abs(b).max() + 1e-7
 
 
 @pytest.mark.parametrize("layers", [1, 2])

@@ -89,8 +89,7 @@ class IWAE(keras.Model):
         """Standard normal noise for `call`: a tuple of [n_samples, batch, n_latent], one per stochastic layer."""
         seeds = tf.random.split(seed, len(self.n_latent), alg="auto_select")
         return tuple(
-            standard_normal([n_samples, batch, width], seeds[i], algorithm)
-            for i, width in enumerate(self.n_latent)
+            standard_normal([n_samples, batch, width], seeds[i], algorithm) for i, width in enumerate(self.n_latent)
         )
 
     def encode(self, x, noise, y=None):

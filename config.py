@@ -9,6 +9,7 @@ import json
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parent
+RESULTS = ROOT / "results"
 N_TRAIN = {"mnist": 60000}  # images in each data set, so that flags can be judged before any is loaded
 N_TEST = {"mnist": 10000}
 OBJECTIVES = ("iwae_elbo", "vae_elbo", "vae_elbo_kl", "iwae_eq14", "dreg", "stl")
@@ -53,10 +54,20 @@ class Config:
     dataset: str = setting("mnist", str, "data set", choices=tuple(N_TRAIN))
     batch_size: int = setting(20, int, "images in a batch", minimum=1)
     epochs: int = setting(-1, int, "passes over the data; -1: the paper's schedule, 3,280 passes", minimum=-1)
-    learning_rate: float = setting(1e-4, float, "of Adam, with --epochs N; the paper's schedule has its own", above=0)
+    optimizer: str = setting(
+        "adam", str, "Adam, or SOAP: Adam in the eigenbasis of the gradients' covariances", choices=("adam", "soap")
+    )
+    learning_rate: float = setting(1e-4, float, "with --epochs N; the paper's schedule has its own", above=0)
     schedule: str | None = setting(
         None, str, "learning rate over the run: the paper's eight stages (with --epochs -1), constant (with"
         " --epochs N), or cosine decay to a hundredth", choices=("paper", "constant", "cosine"),
+    )  # fmt: skip
+    rate_warmup: float = setting(
+        0.0, float, "passes over which the learning rate grows from 0, with --schedule cosine", minimum=0
+    )
+    grow_samples: float = setting(
+        0.0, float, "the share of the passes that use a tenth of the samples, rounded up; the others, at the end, use"
+        " them all", minimum=0, below=1,
     )  # fmt: skip
     beta_warmup: float = setting(0.0, float, "passes over which the KL term's weight grows from 0 to 1", minimum=0)
     ema: float = setting(
@@ -65,6 +76,10 @@ class Config:
     backward_samples: int | None = setting(
         None, int, "back-propagate through this many of the k samples only, drawn in proportion to their weights (all)",
         minimum=1,
+    )  # fmt: skip
+    held_out: int = setting(
+        0, int, "the last so many training images are not trained on but take the place of the test set, to choose"
+        " settings by", minimum=0,
     )  # fmt: skip
     seed: int = setting(0, int, "seed of the first weights and of every random number", minimum=0, below=2**27)
     jit: str = setting("on", str, "compile with XLA", choices=("on", "off"))
@@ -84,7 +99,7 @@ class Config:
             _check_value(field, getattr(self, field.name))
         config = self._complete()
         config._check_together()
-        return dataclasses.replace(config, run_dir=self.run_dir or str(ROOT / "results" / config._name()))
+        return dataclasses.replace(config, run_dir=self.run_dir or str(RESULTS / config._name()))
 
     def _complete(self):
         n_hidden, n_latent = STANDARD_LAYERS[self.stochastic_layers]
@@ -99,9 +114,12 @@ class Config:
         for name in ("n_hidden", "n_latent"):
             if len(getattr(self, name)) != self.stochastic_layers:
                 raise UsageError(f"--{name}: one number per stochastic layer, {self.stochastic_layers} in all")
-        for name, most in (("batch_size", N_TRAIN[self.dataset]), ("eval_images", N_TEST[self.dataset])):
+        n_train, n_test = N_TRAIN[self.dataset] - self.held_out, self.held_out or N_TEST[self.dataset]
+        if n_train < 1:
+            raise UsageError(f"--held_out: {self.held_out} leaves no images of {self.dataset} to train on")
+        for name, most in (("batch_size", n_train), ("eval_images", n_test)):
             if (getattr(self, name) or 0) > most:
-                raise UsageError(f"--{name}: {getattr(self, name)} is not allowed; {self.dataset} has {most} images")
+                raise UsageError(f"--{name}: {getattr(self, name)} is not allowed; there are {most} images")
         if self.epochs == 0:
             raise UsageError("--epochs: 0 is not allowed; a number of passes, or -1 for the paper's schedule")
         if (self.schedule == "paper") != (self.epochs == -1):
@@ -109,10 +127,17 @@ class Config:
                 f"--schedule: {self.schedule} does not go with --epochs {self.epochs};"
                 " paper goes with -1, constant and cosine with a number of passes"
             )
+        if self.rate_warmup and self.schedule != "cosine":
+            raise UsageError("--rate_warmup: only with --schedule cosine")
+        if self.rate_warmup >= self.passes:
+            raise UsageError(f"--rate_warmup: {self.rate_warmup} is not allowed; less than the {self.passes} passes")
         if self.backward_samples is not None and self.objective not in ("iwae_elbo", "iwae_eq14"):
             raise UsageError(f"--backward_samples: only with iwae_elbo or iwae_eq14, not with {self.objective}")
-        if self.backward_samples is not None and self.backward_samples > self.n_samples:
-            raise UsageError(f"--backward_samples: {self.backward_samples} is not allowed; at most --n_samples")
+        if self.backward_samples is not None and self.backward_samples > min(self.samples_at(0), self.n_samples):
+            raise UsageError(
+                f"--backward_samples: {self.backward_samples} is not allowed; at most --n_samples, or a tenth of it"
+                " with --grow_samples"
+            )
         if self.schedule == "paper" and self.learning_rate != Config.learning_rate:
             raise UsageError("--learning_rate: only with --epochs N; the paper's schedule sets its own")
 
@@ -120,6 +145,10 @@ class Config:
     def passes(self):
         """Passes over the training images in all."""
         return PAPER_PASSES if self.epochs == -1 else self.epochs
+
+    def samples_at(self, number):
+        """Importance samples k in pass `number`, counted from 0."""
+        return -(-self.n_samples // 10) if number < int(self.grow_samples * self.passes) else self.n_samples
 
     def _name(self):
         """A folder name that tells this experiment from others: the usual facts, then every other departure."""
@@ -183,16 +212,19 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def _parser(description):
-    """A flag per setting. The parsed result holds only what was given."""
+def _parser(description, settings=None):
+    """A flag per setting, or for those named only. The parsed result holds only what was given."""
     parser = _Parser(
         description=description,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=100),
     )
-    groups = {False: parser.add_argument_group("the experiment"), True: parser.add_argument_group("this call")}
-    for field in dataclasses.fields(Config):
+    fields = [field for field in dataclasses.fields(Config) if settings is None or field.name in settings]
+    groups = {field.metadata["session"]: None for field in fields}
+    for session in groups:
+        groups[session] = parser.add_argument_group("this call" if session else "the experiment")
+    for field in fields:
         rules, help = field.metadata, field.metadata["help"]
         choices = rules.get("choices") or (tuple(PRESETS) if field.name == "preset" else None)
         metavar = "{" + ",".join(map(str, choices)) + "}" if choices else rules["type"].__name__.upper()
@@ -200,25 +232,28 @@ def _parser(description):
         groups[rules["session"]].add_argument(
             f"--{field.name}", type=rules["type"], nargs=rules.get("nargs"), metavar=metavar, help=help
         )
-    groups[True].add_argument("--resume", action="store_true", help="go on with the run in the run's folder")
-    groups[True].add_argument("--eval_only", action="store_true", help="measure the run's saved weights again")
-    return parser
+    return parser, groups[True]
 
 
-def parse_flags(argv=None, description=None):
+def parse_flags(argv=None, description=None, defaults=None):
     """Command line -> (Config, resume, eval_only). Raises UsageError, or exits with code 2 and one line.
 
+    defaults: a task's own settings; a preset's and then the flags given override them.
     With --resume and --eval_only the experiment is the one saved in the run's folder, and a flag that contradicts it
     is an error. Without --run_dir the folder is the one that the given flags name.
     """
-    given = vars(_parser(description).parse_args(argv))
+    parser, group = _parser(description)
+    group.add_argument("--resume", action="store_true", help="go on with the run in the run's folder")
+    group.add_argument("--eval_only", action="store_true", help="measure the run's saved weights again")
+    given = vars(parser.parse_args(argv))
     resume, eval_only = given.pop("resume", False), given.pop("eval_only", False)
     if resume and eval_only:
         raise UsageError("--eval_only: not together with --resume")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    if given.get("preset") is not None and given["preset"] not in PRESETS:
-        raise UsageError(f"--preset: {given['preset']} is not allowed; one of {', '.join(PRESETS)}")
-    config = Config(**{**PRESETS.get(given.get("preset"), {}), **given}).resolved()
+    preset = given.get("preset", (defaults or {}).get("preset"))
+    if preset is not None and preset not in PRESETS:
+        raise UsageError(f"--preset: {preset} is not allowed; one of {', '.join(PRESETS)}")
+    config = Config(**{**(defaults or {}), **PRESETS.get(preset, {}), **given}).resolved()
     if not (resume or eval_only):
         return config, resume, eval_only
     saved = load_experiment(pathlib.Path(config.run_dir) / "config.json")
@@ -229,3 +264,16 @@ def parse_flags(argv=None, description=None):
     session = {name: value for name, value in PRESETS.get(saved.get("preset"), {}).items() if name in SESSION}
     session |= {name: value for name, value in given.items() if name in SESSION}
     return Config(**saved, **session | {"run_dir": config.run_dir}).resolved(), resume, eval_only
+
+
+def parse_session_flags(argv=None, description=None, **flags):
+    """Command line of a program that looks at finished runs -> (Config of session settings, {its own flag: value}).
+
+    flags: name -> help, of switches of its own. Raises UsageError, or exits with code 2 and one line.
+    """
+    parser, group = _parser(description, SESSION - {"run_dir"})
+    for name, help in flags.items():
+        group.add_argument(f"--{name}", action="store_true", help=help)
+    given = vars(parser.parse_args(argv))
+    own = {name: given.pop(name, False) for name in flags}
+    return Config(**given).resolved(), own

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and the folder that holds all of one run."""
 
 import contextlib
+import csv
 import fcntl
 import importlib.metadata
 import json
@@ -41,6 +42,17 @@ def write_json(path, content):
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
+def write_csv(path, rows):
+    """Writes the rows, dicts with the same keys, floats to six digits, as a CSV file, whole or not at all."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+
+
 class Run:
     """The files of one run. Opening it for writing takes a lock that ends with the process.
 
@@ -75,9 +87,21 @@ class Run:
         for left_over in self.path.rglob(".writing-*"):  # of a process that was killed while it wrote
             left_over.unlink()
 
+    def weights_after(self, passes):
+        """Where the weights after so many passes are kept, for those passes that keep them."""
+        return self.arrays / f"after_{passes:04d}.weights.h5"
+
+    @staticmethod
+    def has_weights(path):
+        """Whether the folder `path` holds a finished run."""
+        return (pathlib.Path(path) / "model.weights.h5").exists()
+
+    def has_checkpoints(self):
+        return any(self.checkpoints.glob("*.index"))
+
     def begin(self, config, resume=False, eval_only=False):
         """Writes config.json of a new run, or checks that there is one to resume or evaluate. Raises UsageError."""
-        checkpoints = any(self.checkpoints.glob("*.index"))
+        checkpoints = self.has_checkpoints()
         if eval_only:
             if not self.weights.exists():
                 how = "training has not ended: --resume goes on with it" if checkpoints else "nothing was trained here"

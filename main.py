@@ -13,11 +13,7 @@ DESCRIPTION = (
 
 def work(session):
     """Trains unless there is only to evaluate; then measures."""
-    if session.eval_only:
-        session.load_weights()
-    else:
-        session.train()
-        session.draw()
+    session.train_or_load()
     session.measure()
 
 

@@ -25,6 +25,7 @@ class Stream(enum.IntEnum):
     TEST = 4
     PICTURE = 5
     RESAMPLE = 6
+    UNITS = 7
 
 
 def stateless_seed(seed, stream, index):

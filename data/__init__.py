@@ -41,6 +41,15 @@ class Dataset(NamedTuple):
         """The mean training image, float64 [784] in [0, 1]."""
         return self.train_images.mean(axis=0) / 255
 
+    def hold_out(self, n):
+        """The same data with the last n training images in the place of the test images; itself for n = 0."""
+        if not n:
+            return self
+        train, held_out = slice(None, -n), slice(-n, None)
+        return Dataset(
+            self.train_images[train], self.train_labels[train], self.train_images[held_out], self.train_labels[held_out]
+        )
+
     def context(self, split, conditional):
         """What a model is conditioned on: one-hot labels, float32 [n, 10]; or nothing, [n, 0]. split: train or test."""
         labels = getattr(self, f"{split}_labels")

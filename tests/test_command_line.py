@@ -18,6 +18,7 @@ import main
 from config import ROOT, Config, parse_flags
 from experiment import command_line
 from files import Run
+from tests.test_training import without_seconds
 
 TINY = "--n_samples 2 --n_hidden 12 --n_latent 3 --batch_size 100 --eval_samples 20 --eval_images 50 --gpu -1".split()
 # main.py with a checkpoint after every call into the graph, and calls of a few steps: many places to be killed at.
@@ -61,7 +62,7 @@ def copied(finished, tmp_path):
         ("--objective elbo", "--objective: elbo is not allowed; one of iwae_elbo, vae_elbo, vae_elbo_kl, iwae_eq14"),
         ("--n_samples 0", "--n_samples: 0 is not allowed; at least 1"),
         ("--n_samples five", "argument --n_samples: invalid int value: 'five'"),
-        ("--batch_size 70000", "--batch_size: 70000 is not allowed; mnist has 60000 images"),
+        ("--batch_size 70000", "--batch_size: 70000 is not allowed; there are 60000 images"),
         ("--epochs 0", "--epochs: 0 is not allowed; a number of passes, or -1"),
         ("--epochs -2", "--epochs: -2 is not allowed; at least -1"),
         ("--stochastic_layers 3", "--stochastic_layers: 3 is not allowed; one of 1, 2"),
@@ -78,7 +79,14 @@ def copied(finished, tmp_path):
         ("--preset slow", "--preset: slow is not allowed; one of quick"),
         ("--gpu x", "argument --gpu: invalid int value: 'x'"),
         ("--gpu -2", "--gpu: -2 is not allowed; at least -1"),
-        ("--eval_images 10001", "--eval_images: 10001 is not allowed; mnist has 10000 images"),
+        ("--eval_images 10001", "--eval_images: 10001 is not allowed; there are 10000 images"),
+        ("--held_out 500 --eval_images 501", "--eval_images: 501 is not allowed; there are 500 images"),
+        ("--held_out 60000", "--held_out: 60000 leaves no images of mnist to train on"),
+        ("--optimizer muon", "--optimizer: muon is not allowed; one of adam, soap"),
+        ("--rate_warmup 1 --epochs 3", "--rate_warmup: only with --schedule cosine"),
+        ("--rate_warmup 3 --epochs 3 --schedule cosine", "--rate_warmup: 3.0 is not allowed; less than the 3 passes"),
+        ("--grow_samples 1", "--grow_samples: 1.0 is not allowed; less than 1"),
+        ("--n_samples 50 --grow_samples 0.5 --backward_samples 6 --epochs 4", "--backward_samples: 6 is not allowed"),
         ("--nonsense", "unrecognized arguments: --nonsense"),
         ("--n_sample 5", "unrecognized arguments: --n_sample 5"),
         ("--resume --eval_only", "--eval_only: not together with --resume"),
@@ -262,7 +270,8 @@ def test_killed_at_any_moment_and_resumed_ends_the_same(tmp_path):
     assert process.returncode == 0, err
     expected, _ = quiet.communicate(timeout=200)
     assert out.splitlines()[-1] == expected.splitlines()[-1]
-    assert (tmp_path / "killed/metrics.csv").read_text() == (tmp_path / "quiet/metrics.csv").read_text()
+    killed, quiet = (without_seconds((tmp_path / name / "metrics.csv").read_text()) for name in ("killed", "quiet"))
+    assert killed == quiet
     for a, b in zip(weights_in(tmp_path / "killed"), weights_in(tmp_path / "quiet"), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -236,3 +236,12 @@ def test_two_processes_may_write_the_cache_at_once(tmp_path, mnist):
         writer.join()
     assert [p.name for p in tmp_path.iterdir()] == ["mnist.npz"]
     data._read_cache(path, "mnist")
+
+
+def test_held_out_images_leave_training_and_take_the_place_of_the_test_set(mnist):
+    held = mnist.hold_out(10000)
+    assert np.array_equal(held.train_images, mnist.train_images[:50000])
+    assert np.array_equal(held.test_images, mnist.train_images[50000:])
+    assert len(held.train_labels) == 50000 and np.array_equal(held.test_labels, mnist.train_labels[50000:])
+    assert held.context("test", True).shape == held.context("test", False).shape[:1] + (10,)
+    assert mnist.hold_out(0) is mnist

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import evaluation
-from evaluation import every, make_bounds, make_log_likelihood, posterior_means
+from evaluation import every, likelihood, make_bounds, make_log_likelihood, posterior_means
 from models import IWAE
 from models.objectives import iwae_elbo
 from tests.oracles import LinearGaussian
@@ -37,7 +36,7 @@ def test_monte_carlo_error_is_the_spread_between_repetitions():
 @pytest.mark.parametrize("n_samples", [1, 2, 7, 124, 125])
 def test_every_sample_counts_once_whatever_the_portions(n_samples, monkeypatch):
     """Against the definition, from all the samples at once, where portions do not divide k nor batches the images."""
-    monkeypatch.setattr(evaluation, "DRAWS", 3)
+    monkeypatch.setattr(likelihood, "DRAWS", 3)
     model = LinearGaussian()
     drawn = []
 

@@ -10,6 +10,7 @@ import pytest
 
 from config import Config, load_experiment, parse_flags
 from files import Run
+from tables import BEGIN, END, cell_of, finished, tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -32,7 +33,7 @@ def test_readme_s_first_run_does_not_collide_with_a_committed_one():
 
 
 def test_readme_names_only_flags_and_files_that_exist():
-    known = {*Config.__dataclass_fields__, "resume", "eval_only", "help", "logdir", "rounds", "seconds"}
+    known = {*Config.__dataclass_fields__, "resume", "eval_only", "help", "logdir", "rounds", "seconds", "measure"}
     assert set(re.findall(r"--([a-z_]+)", README)) <= known
     for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", README):
         assert (ROOT / link).exists(), link
@@ -52,6 +53,17 @@ def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
     assert json.loads((folder / "training.json").read_text())["passes"] == config.passes
     last_row = (folder / "metrics.csv").read_text().splitlines()[-1]
     assert int(last_row.split(",")[0]) == config.passes
+
+
+def test_readme_s_tables_are_those_of_the_results():
+    _, _, rest = README.partition(BEGIN)
+    assert rest.partition(END)[0].strip() == tables(finished(COMMITTED))
+
+
+def test_a_cell_is_the_published_model_s_and_no_other_s():
+    assert cell_of(Config(objective="vae_elbo", n_samples=1).resolved()) == ("iwae_elbo", 1, 1, "no")
+    assert cell_of(Config(stochastic_layers=2, n_samples=50).resolved()) == ("iwae_elbo", 2, 50, "no")
+    assert cell_of(Config(n_latent=(50,)).resolved()) is None
 
 
 def test_a_committed_run_measures_the_same_again(tmp_path, mnist):

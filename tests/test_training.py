@@ -23,12 +23,19 @@ TINY = Config(n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=
 
 
 def run_training(folder, digits, config=TINY, resume=False):
-    """Trains and returns (weights, the text of metrics.csv)."""
+    """Trains and returns (weights, the text of metrics.csv without its times)."""
     config = dataclasses.replace(config, run_dir=str(folder)).resolved()
     run = Run(folder)
     model = build_model(config, digits.pixel_means)
     train(config, run, digits, model, resume)
-    return [v.numpy() for v in model.trainable_variables], run.metrics.read_text()
+    return [v.numpy() for v in model.trainable_variables], without_seconds(run.metrics.read_text())
+
+
+def without_seconds(text):
+    """The text of metrics.csv but for the one column that differs from time to time."""
+    rows = [line.split(",") for line in text.splitlines()]
+    column = rows[0].index("seconds")
+    return "\n".join(",".join(row[:column] + row[column + 1 :]) for row in rows)
 
 
 def same(a, b):
@@ -57,10 +64,13 @@ def test_training_raises_the_bounds(uninterrupted):
     assert float(rows[-1][bound]) > float(rows[1][bound]) + 2
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_stopped_by_a_signal_and_resumed_ends_the_same(tmp_path, digits, uninterrupted, monkeypatch, ema):
-    config = dataclasses.replace(TINY, ema=ema)
-    expected = uninterrupted if not ema else run_training(tmp_path / "whole", digits, config)
+FAST = dict(optimizer="soap", schedule="cosine", rate_warmup=0.5, grow_samples=0.4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, FAST], ids=["paper", "averaged", "soap, growing k"])
+def test_stopped_by_a_signal_and_resumed_ends_the_same(tmp_path, digits, uninterrupted, monkeypatch, changes):
+    config = dataclasses.replace(TINY, **changes)
+    expected = uninterrupted if not changes else run_training(tmp_path / "whole", digits, config)
     monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
     report = loop._Training._report
 
@@ -82,7 +92,9 @@ def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterr
     run_training(folder, digits)
     for path in (folder / "checkpoints").glob("ckpt-60.*"):
         path.unlink()
-    (folder / "metrics.csv").write_text(uninterrupted[1].replace("3,60,", "3,60,9999"))
+    *rows, last = (folder / "metrics.csv").read_text().splitlines()
+    wrong = ["3", "60", *["9999"] * (last.count(",") - 1)]
+    (folder / "metrics.csv").write_text("\n".join([*rows, ",".join(wrong)]))
     assert same(run_training(folder, digits, resume=True), uninterrupted)
 
 
@@ -120,6 +132,26 @@ def test_checkpoint_of_another_experiment_is_refused(tmp_path, digits, capsys):
     with pytest.raises(CheckpointError):
         run_training(tmp_path / "run", digits, dataclasses.replace(TINY, n_samples=4), resume=True)
     assert "belongs to another experiment" in capsys.readouterr().err
+
+
+def test_samples_grow_from_a_tenth(tmp_path, digits, monkeypatch):
+    taken = []
+
+    def make_steps_and_note(config, *args):
+        run = make_steps(config, *args)
+        return lambda *data: (taken.append((config.n_samples, int(data[-1] - data[-2]))), run(*data))[1]
+
+    monkeypatch.setattr(loop, "make_steps", make_steps_and_note)
+    run_training(tmp_path / "run", digits, dataclasses.replace(TINY, n_samples=11, epochs=4, grow_samples=0.5))
+    assert [k for k, _ in taken] == sorted(k for k, _ in taken)
+    assert {k: sum(n for samples, n in taken if samples == k) for k in (2, 11)} == {2: 40, 11: 40}
+
+
+def test_cosine_schedule_warms_up_and_comes_down():
+    config = Config(epochs=10, schedule="cosine", learning_rate=1e-2, rate_warmup=2).resolved()
+    rate = learning_rate(config, steps_per_pass=50)
+    assert float(rate(0)) == 0 and float(rate(50)) == pytest.approx(5e-3) and float(rate(100)) == pytest.approx(1e-2)
+    assert float(rate(300)) == pytest.approx(1e-2 * 0.505) and float(rate(500)) == pytest.approx(1e-4)
 
 
 def test_divergence_stops_with_step_value_and_checkpoint(tmp_path, digits):

@@ -31,7 +31,9 @@ class Log:
             {name: f"{value:.9g}" if isinstance(value, float) else str(value) for name, value in row.items()}
         )
         with whole_file(self.path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]), lineterminator="\n")
+            writer = csv.DictWriter(
+                file, fieldnames=list(self.rows[-1]), restval="", extrasaction="ignore", lineterminator="\n"
+            )
             writer.writeheader()
             writer.writerows(self.rows)
         with self.writer.as_default(step=row["step"]):

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import contextlib
+import dataclasses
 import signal
 import time
 
@@ -8,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from data import N_LABELS
-from evaluation import every, make_bounds
+from evaluation import ACTIVE, every, make_activity, make_bounds
 from files import whole_file
 from training.checkpoints import Checkpoints
 from training.log import Log
@@ -54,8 +55,9 @@ class _Training:
         self.log = Log(run, self.checkpoints.step)
         conditional = config.conditional != "no"
         self.data = tf.constant(dataset.train_images), tf.constant(dataset.context("train", conditional))
-        self.take_steps = make_steps(config, model, self.optimizer, self.steps_per_pass)
+        self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(n) for n in range(config.passes)}}
         self.bounds = make_bounds(model, config.n_samples, config.jit == "on")
+        self.activity = make_activity(model, jit=config.jit == "on")
         train_means = every(dataset.train_images, MONITORED) / 255.0
         generator = np.random.default_rng([config.seed, Stream.MONITOR])
         images = {
@@ -65,12 +67,13 @@ class _Training:
         self.monitored = {
             split: (x, every(dataset.context(split, conditional), MONITORED)) for split, x in images.items()
         }
-        self.picture_noise = model.noise(1, PICTURED, stateless_seed(config.seed, Stream.PICTURE, 0))
-        labels = np.arange(PICTURED) * N_LABELS // PICTURED  # a row of the picture for each digit, if conditional
-        self.picture_context = np.eye(N_LABELS, dtype=np.float32)[labels]
-        self.steps_per_call = 2  # until the speed is known
-        self.calls, self.bar, self.stop_signal = 0, None, None
+        self.picture_noise, self.picture_context = _for_pictures(config, model)
+        self.phase, self.stop_signal = None, None
         self.saved_at = self.counted_to = time.monotonic()
+
+    def _make_steps(self, n_samples):
+        config = dataclasses.replace(self.config, n_samples=n_samples)
+        return make_steps(config, self.model, self.optimizer, self.steps_per_pass)
 
     def run_to_the_end(self):
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -98,11 +101,13 @@ class _Training:
         self._look(number)
         order = np.random.default_rng([self.config.seed, Stream.SHUFFLE, number]).permutation(self.n_images)
         order = tf.constant(order, tf.int32)
+        self._enter_phase(number)
+        take_steps = self.steps_with[self.phase]
         end = (number + 1) * self.steps_per_pass
         while (step := self.checkpoints.step) < end:
             last = min(step + self.steps_per_call, end)
             began = time.monotonic()
-            stopped, bound, value = self.take_steps(*self.data, order, tf.constant(step), tf.constant(last))
+            stopped, bound, value = take_steps(*self.data, order, tf.constant(step), tf.constant(last))
             if int(stopped) < last:
                 raise TrainingDiverged(
                     f"the objective was {value.numpy()} at step {int(stopped)} (pass {number + 1} of"
@@ -115,6 +120,16 @@ class _Training:
             if time.monotonic() - self.saved_at > SECONDS_PER_CHECKPOINT:
                 self._save()
 
+    def _enter_phase(self, number):
+        """Notes whether pass `number` begins a part of the run with another number of samples, and its own pace."""
+        if self.phase == (phase := self.config.samples_at(number)):
+            return
+        self.phase, self.calls, self.bar = phase, 0, None
+        self.steps_per_call = 2  # until the speed is known
+        later = range(number + 1, self.config.passes)
+        end = next((n for n in later if self.config.samples_at(n) != phase), self.config.passes)
+        self.phase_end = end * self.steps_per_pass
+
     def _report(self, step, bound, seconds_per_step):
         self.calls += 1
         if self.calls == 1:  # it was compiled in this call
@@ -122,8 +137,15 @@ class _Training:
             return
         self.steps_per_call = max(1, int(SECONDS_PER_CALL / seconds_per_step))
         if self.bar is None:
-            left = self.total - step
-            print(f"training: {left} steps left of {self.total}, about {duration(left * seconds_per_step)}", flush=True)
+            left = self.phase_end - step
+            print(
+                f"training: {left} steps left with k={self.phase}, about {duration(left * seconds_per_step)}"
+                + (
+                    f"; then {self.total - self.phase_end} with k={self.config.n_samples}"
+                    * (self.phase_end < self.total)
+                ),
+                flush=True,
+            )
             self.bar, self.bar_start = ProgressBar(left, "step", "bound"), step
         else:
             self.bar.update(step - self.bar_start, bound)
@@ -139,20 +161,29 @@ class _Training:
         self.saved_at = self.counted_to = now
 
     def _look(self, passes_done):
-        """Logs the bounds after this many passes, once; keeps images from the prior after 0, 1, 2, 4, ..., the last."""
+        """Logs the bounds after this many passes, once; keeps weights and images from the prior after 0, 1, 2, 4, ...,
+        the last."""
         step = passes_done * self.steps_per_pass
         if self.log.has(step):
             return
         with self._weights_to_test():
             if passes_done & (passes_done - 1) == 0 or passes_done == self.config.passes:
                 with whole_file(self.run.arrays / f"prior_pass_{passes_done:04d}.npz") as temporary:
-                    np.savez_compressed(
-                        temporary, means=self.model.decode(self.picture_noise, self.picture_context).numpy()
-                    )
-            row = {"pass": passes_done, "step": step, "learning_rate": float(self.optimizer.learning_rate.numpy())}
+                    means = self.model.decode(self.picture_noise, self.picture_context).numpy()
+                    np.savez_compressed(temporary, means=means)
+                with whole_file(self.run.weights_after(passes_done)) as temporary:
+                    self.model.save_weights(temporary)
+            row = {
+                "pass": passes_done,
+                "step": step,
+                "seconds": round(float(self.checkpoints.seconds.numpy()) + time.monotonic() - self.counted_to, 1),
+                "learning_rate": float(self.optimizer.learning_rate.numpy()),
+            }
             for name, (x, y) in self.monitored.items():
                 values = self.bounds(x, y, stateless_seed(self.config.seed, Stream.MONITOR, 0))
                 row |= {f"{name}_{key}": value for key, value in values.items()}
+            activity = self.activity(*self.monitored["test"], self.config.seed)
+            row |= {f"active_z{i}": int(np.sum(units > ACTIVE)) for i, units in enumerate(activity, 1)}
         self.log.add(row)
 
     @contextlib.contextmanager
@@ -166,3 +197,15 @@ class _Training:
         yield
         for variable, value in zip(self.model.trainable_variables, raw):
             variable.assign(value)
+
+
+def _for_pictures(config, model):
+    """The noise of the images drawn from the prior, and their labels.
+
+    A conditional model is drawn a digit a row, with the same noise in the rows of a column.
+    """
+    noise = model.noise(1, PICTURED, stateless_seed(config.seed, Stream.PICTURE, 0))
+    if config.conditional == "no":
+        return noise, None
+    noise = tuple(tf.tile(e[:, : PICTURED // N_LABELS], [1, N_LABELS, 1]) for e in noise)
+    return noise, np.eye(N_LABELS, dtype=np.float32)[np.arange(PICTURED) * N_LABELS // PICTURED]

@@ -3,6 +3,7 @@
 import keras
 
 from config import PAPER_STAGES
+from training.soap import SOAP
 
 
 def learning_rate(config, steps_per_pass):
@@ -16,18 +17,22 @@ def learning_rate(config, steps_per_pass):
         boundaries = [steps_per_pass * (3 ** (i + 1) - 1) // 2 - 1 for i in stages[:-1]]
         return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [1e-3 * 10 ** (-i / 7) for i in stages])
     if config.schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(config.learning_rate, config.passes * steps_per_pass, alpha=0.01)
+        warmup = int(config.rate_warmup * steps_per_pass)
+        return keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else config.learning_rate,
+            config.passes * steps_per_pass - warmup,
+            alpha=0.01,
+            warmup_target=config.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
     return config.learning_rate
 
 
 def make_optimizer(config, steps_per_pass, model):
-    """Adam as in the paper (beta 0.9 and 0.999, epsilon 1e-4), averaging the weights too if `config.ema` says so."""
-    optimizer = keras.optimizers.Adam(
-        learning_rate(config, steps_per_pass),
-        epsilon=1e-4,
-        use_ema=config.ema > 0,
-        ema_momentum=config.ema or 0.99,
-        ema_overwrite_frequency=None,
-    )
+    """Adam as in the paper (beta 0.9 and 0.999, epsilon 1e-4), or SOAP; averaging the weights too if `config.ema`."""
+    averaging = dict(use_ema=config.ema > 0, ema_momentum=config.ema or 0.99, ema_overwrite_frequency=None)
+    rate = learning_rate(config, steps_per_pass)
+    soap = config.optimizer == "soap"
+    optimizer = SOAP(rate, **averaging) if soap else keras.optimizers.Adam(rate, epsilon=1e-4, **averaging)
     optimizer.build(model.trainable_variables)
     return optimizer

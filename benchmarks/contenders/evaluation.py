@@ -7,7 +7,7 @@ from benchmarks.contenders import split
 from benchmarks.contenders.ours import assign
 from benchmarks.contenders.tf_reference import one_image
 from config import STANDARD_LAYERS
-from evaluation import BATCH, DRAWS, make_log_likelihood
+from evaluation.likelihood import BATCH, DRAWS, make_log_likelihood
 from models import IWAE
 
 

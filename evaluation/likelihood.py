@@ -1,4 +1,4 @@
-"""What a trained model is asked: bounds, the test log likelihood, posterior means. All in nats."""
+"""Bounds and the test log likelihood, in nats."""
 
 import math
 from typing import NamedTuple
@@ -30,7 +30,7 @@ def every(images, n):
     return images if n is None else images[np.arange(n) * len(images) // n]
 
 
-def _batches(x, y, size=BATCH):
+def batches(x, y, size=BATCH):
     """Yields (index, x [size, n_pixels], y [size, n_context], how many rows count); the last repeats its first row.
 
     y may be None, for a model that is not conditional.
@@ -42,7 +42,7 @@ def _batches(x, y, size=BATCH):
         yield index, tf.constant(x[filled]), tf.constant(y[filled]), len(rows)
 
 
-def _batch_size(n_samples):
+def batch_size(n_samples):
     """How many images to take at a time when all the samples of each are held at once."""
     return max(1, min(BATCH, BATCH * DRAWS // n_samples))
 
@@ -63,7 +63,7 @@ def make_log_likelihood(model, n_samples=5000, jit=True):
     def estimate(x, y=None, seed=0, show_progress=False):
         bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
         log_px, variance = [], []
-        for index, batch, context, count in _batches(x, y):
+        for index, batch, context, count in batches(x, y):
             log_sums = accumulate(batch, context, stateless_seed(seed, Stream.TEST, index)).numpy()
             log_sums = log_sums[:, :count].astype(np.float64)  # [groups, count]
             log_sum = np.logaddexp.reduce(log_sums, axis=0)
@@ -111,7 +111,7 @@ def _make_accumulate(model, n_samples, portion, groups, jit):
 
 def make_bounds(model, n_samples, jit=True):
     """Returns bounds(x, y, seed) -> {name: mean over images}: the bounds at k = n_samples, and the parts of log w."""
-    size = _batch_size(n_samples)
+    size = batch_size(n_samples)
 
     @tf.function(jit_compile=jit)
     def per_image(x, y, seed):
@@ -123,27 +123,8 @@ def make_bounds(model, n_samples, jit=True):
     def bounds(x, y, seed):
         values = [
             {name: value.numpy()[:count] for name, value in per_image(batch, context, seed + [0, index]).items()}
-            for index, batch, context, count in _batches(x, y, size)
+            for index, batch, context, count in batches(x, y, size)
         ]
         return {name: float(np.mean(np.concatenate([v[name] for v in values]))) for name in values[0]}
 
     return bounds
-
-
-def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
-    """E[z|x] by self-normalised importance sampling: sum_i w~_i z_i, a list of [n_images, n_latent], z1 first.
-
-    Few samples give noise of its own: units that x does not determine get the mean of a few standard normals.
-    """
-
-    @tf.function(jit_compile=jit)
-    def means(x, y, seed):
-        output = model(x, model.noise(n_samples, x.shape[0], seed, random_algorithm(jit)), y)
-        normalised_w = tf.nn.softmax(output.log_w(), axis=0)[..., tf.newaxis]  # [n_samples, batch, 1]
-        return [tf.reduce_sum(normalised_w * z, axis=0) for z in output.z]
-
-    batches = [
-        [mean.numpy()[:count] for mean in means(batch, context, stateless_seed(seed, Stream.PICTURE, index + 1))]
-        for index, batch, context, count in _batches(x, y, _batch_size(n_samples))
-    ]
-    return [np.concatenate(layer) for layer in zip(*batches)]

@@ -1,0 +1,144 @@
+"""The true posterior p(z|x): its means and samples by importance weights, and all of it on a grid where z is 2-D."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from evaluation.likelihood import batch_size, batches
+from utils import Stream, random_algorithm, stateless_seed
+
+ROWS = 2000  # points of the grid at a time
+FAR = 25.0  # nats below the highest density: the points beyond hold no mass worth counting
+STDS_OF_Q = 5  # at least so many standard deviations of q lie inside the grid
+BORDER_MASS = 1e-5  # at most so much of the posterior's mass may lie on the grid's border
+
+
+def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
+    """E[z|x] by self-normalised importance sampling: sum_i w~_i z_i, a list of [n_images, n_latent], z1 first.
+
+    Few samples give noise of its own: units that x does not determine get the mean of a few standard normals.
+    """
+
+    @tf.function(jit_compile=jit)
+    def means(x, y, seed):
+        output = model(x, model.noise(n_samples, x.shape[0], seed, random_algorithm(jit)), y)
+        normalised_w = tf.nn.softmax(output.log_w(), axis=0)[..., tf.newaxis]  # [n_samples, batch, 1]
+        return [tf.reduce_sum(normalised_w * z, axis=0) for z in output.z]
+
+    parts = [
+        [mean.numpy()[:count] for mean in means(batch, context, stateless_seed(seed, Stream.PICTURE, index + 1))]
+        for index, batch, context, count in batches(x, y, batch_size(n_samples))
+    ]
+    return [np.concatenate(layer) for layer in zip(*parts)]
+
+
+def resampled(model, x, y=None, n_samples=5000, n_draws=100, seed=0, jit=True):
+    """Sampling importance resampling: n_draws of n_samples samples of q, drawn again in proportion to their weights.
+
+    As n_samples grows they become draws from p(z|x). Returns (a list of [n_draws, n_images, n_latent], z1 first;
+    the effective sample size 1 / sum_i w~_i^2 of the weights [n_images]).
+    """
+    algorithm = random_algorithm(jit)
+
+    @tf.function(jit_compile=jit)
+    def draw(x, y, seed):
+        noise_seed, draw_seed = tf.unstack(tf.random.split(seed, 2, alg="auto_select"))
+        output = model(x, model.noise(n_samples, x.shape[0], noise_seed, algorithm), y)
+        log_w = output.log_w()  # [n_samples, batch]
+        cumulated = tf.cumsum(tf.transpose(tf.nn.softmax(log_w, axis=0)), axis=1)  # [batch, n_samples]
+        u = tf.random.stateless_uniform([x.shape[0], n_draws], draw_seed, alg=algorithm)
+        drawn = tf.minimum(
+            tf.searchsorted(cumulated, u, side="right"), n_samples - 1
+        )  # rounding: the last sum is not 1
+        effective = 1 / tf.reduce_sum(tf.nn.softmax(log_w, axis=0) ** 2, axis=0)
+        z = [tf.gather(tf.transpose(z, [1, 0, 2]), drawn, batch_dims=1) for z in output.z]  # [batch, n_draws, n_latent]
+        return [tf.transpose(layer, [1, 0, 2]) for layer in z], effective
+
+    drawn, effective = [], []
+    for index, batch, context, count in batches(x, y, batch_size(n_samples)):
+        z, sizes = draw(batch, context, stateless_seed(seed, Stream.PICTURE, index + 1))
+        drawn.append([layer.numpy()[:, :count] for layer in z])
+        effective.append(sizes.numpy()[:count])
+    return [np.concatenate(layer, axis=1) for layer in zip(*drawn)], np.concatenate(effective)
+
+
+class GridPosterior(NamedTuple):
+    """One image's posterior over a 2-D z, on a grid. Densities [n, n] have the second unit down, the first across."""
+
+    z1: np.ndarray  # [n], the first unit's values
+    z2: np.ndarray  # [n], the second unit's
+    log_p: np.ndarray  # log p(z|x), normalised on the grid
+    log_q: np.ndarray  # log q(z|x)
+    log_px: float  # log of the integral of p(x, z) over the grid
+    kl: float  # KL(q(z|x) || p(z|x)), the gap between log p(x) and the ELBO
+    border_mass: float  # of p(z|x), on the grid's outermost points
+
+
+def make_true_posterior(model):
+    """Returns true_posterior(x [n_pixels], n=200) -> the GridPosterior of one image, n points a side.
+
+    For a model with one stochastic layer of two units; raises ValueError for any other. A coarse grid over all that the
+    prior and q allow finds where p(x, z) has its mass; a finer one covers that and q, and is widened until no mass
+    lies on its border.
+    """
+    if model.n_latent != (2,) or model.n_context:
+        raise ValueError(f"a grid needs one stochastic layer of 2 units and no labels, not {model.n_latent}")
+    densities = _make_densities(model)
+
+    def true_posterior(x, n=200):
+        q, _ = model.encode(tf.constant(x[np.newaxis]), (tf.zeros([1, 1, 2]),))[0]
+        mean, std = q.distribution.loc.numpy()[0], q.distribution.scale.numpy()[0]
+        around_q = np.stack([mean - STDS_OF_Q * std, mean + STDS_OF_Q * std])  # [low or high, unit]
+        box = np.stack([np.minimum(around_q[0], -5.0), np.maximum(around_q[1], 5.0)])
+        for _ in range(2):  # what a coarse grid leaves is looked at again, more finely
+            axes = np.linspace(*box, 100)  # [points, unit]
+            log_joint, _ = densities(x, axes)
+            box = _around(log_joint > log_joint.max() - FAR, axes, around_q)
+        while True:
+            grid = _normalised(np.linspace(*box, n), *densities(x, np.linspace(*box, n)))
+            if grid.border_mass < BORDER_MASS:
+                return grid
+            box = box + [[-0.25], [0.25]] * (box[1] - box[0])
+
+    return true_posterior
+
+
+def _normalised(axes, log_joint, log_q):
+    log_cell = np.log(np.prod(axes[1] - axes[0]))
+    log_px = np.logaddexp.reduce(log_joint, axis=None) + log_cell
+    log_p = log_joint - log_px
+    border = np.ones_like(log_p, bool)
+    border[1:-1, 1:-1] = False
+    border_mass = np.exp(np.logaddexp.reduce(log_p[border]) + log_cell)
+    kl = np.sum(np.exp(log_q + log_cell) * (log_q - log_p))
+    return GridPosterior(*axes.T, log_p, log_q, float(log_px), float(kl), float(border_mass))
+
+
+def _around(inside, axes, at_least):
+    """The box [low or high, unit] around the points `inside` [n, n], a step wider, that holds `at_least` too."""
+    step = axes[1] - axes[0]
+    held = [axes[inside.any(axis=unit), unit] for unit in (0, 1)]
+    low, high = (np.array([bound(values) for values in held]) for bound in (np.min, np.max))
+    return np.stack([np.minimum(low - step, at_least[0]), np.maximum(high + step, at_least[1])])
+
+
+def _make_densities(model):
+    """Returns densities(x [n_pixels], axes [n, 2]) -> log p(x, z) and log q(z|x), float64 [n, n], at all pairs."""
+
+    @tf.function(jit_compile=True)
+    def at(x, z):  # [1, n_pixels], [ROWS, 2]
+        q, _ = model.encode(x, (tf.zeros([1, 1, 2]),))[0]
+        noise = (z - q.distribution.loc) / q.distribution.scale  # the noise that makes the model's sample this very z
+        output = model(x, (noise[:, tf.newaxis],))
+        return (output.log_px_z + output.log_pz)[:, 0], output.log_qz_x[:, 0]
+
+    def densities(x, axes):
+        points = np.stack(np.meshgrid(*axes.T), axis=-1).reshape(-1, 2).astype(np.float32)
+        padded = np.resize(points, (-(-len(points) // ROWS) * ROWS, 2))
+        x = tf.constant(x[np.newaxis], tf.float32)
+        parts = [[part.numpy() for part in at(x, tf.constant(rows))] for rows in padded.reshape(-1, ROWS, 2)]
+        shape = (len(axes), len(axes))  # meshgrid's: the second unit down, the first across
+        return [np.concatenate(part)[: len(points)].astype(np.float64).reshape(shape) for part in zip(*parts)]
+
+    return densities

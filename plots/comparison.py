@@ -1,0 +1,34 @@
+"""The published numbers beside this project's."""
+
+from plots.style import LINE_COLOURS, plt, save
+
+
+def comparison(sections, ks, sources, path):
+    """Test log likelihood against k, a panel a model.
+
+    sections: title -> (objective, layers, conditional). sources: name -> {(objective, layers, k, conditional): nats}.
+    """
+    shown = {
+        title: key
+        for title, key in sections.items()
+        if any((key[0], key[1], k, key[2]) in next(iter(sources.values())) for k in ks)
+    }
+    columns = min(4, max(1, len(shown)))
+    n_rows = -(-max(1, len(shown)) // columns)
+    figure, axes = plt.subplots(n_rows, columns, figsize=(3.7 * columns, 3.4 * n_rows), layout="constrained",
+                                squeeze=False)  # fmt: skip
+    for axis in axes.ravel()[len(shown) :]:
+        axis.set_axis_off()
+    for axis, (title, (objective, layers, conditional)) in zip(axes.ravel(), shown.items()):
+        for (name, values), marker, style, colour in zip(sources.items(), "osD", ("-", "--", ":"), LINE_COLOURS):
+            points = [(i, values.get((objective, layers, k, conditional))) for i, k in enumerate(ks)]
+            points = [point for point in points if point[1] is not None]
+            if points:
+                axis.plot(*zip(*points), style, marker=marker, color=colour, label=name)
+        axis.set(xticks=range(len(ks)), xticklabels=ks, xlim=(-0.3, len(ks) - 0.7), xlabel="importance samples k")
+        axis.set_title(title, fontsize=10)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    for row in axes:
+        row[0].set_ylabel("test log likelihood, nats")
+    save(figure, path)

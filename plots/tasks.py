@@ -1,0 +1,165 @@
+"""The figures of the tasks."""
+
+import csv
+import statistics
+from typing import NamedTuple
+
+import numpy as np
+
+from plots.style import DIGIT_COLOURS, LINE_COLOURS, plt, save, save_animation, show_digits
+
+ESTIMATOR_NAMES = {
+    "iwae_elbo": "reparameterised (IWAE)",
+    "dreg": "doubly reparameterised",
+    "stl": "sticking the landing",
+}
+LINE_STYLES = ["-", "--", ":", "-."]
+
+
+class Posterior(NamedTuple):
+    """One digit's posteriors, for posterior_figures."""
+
+    image: np.ndarray  # [784]
+    grid: object  # evaluation.GridPosterior
+    samples: dict  # name -> [n, 2]: "q(z|x)" and "SIR"
+    decoded: dict  # name -> mean images [n, 784] of the first samples
+    numbers: dict  # the table's row
+
+
+def posterior_figures(pictures, folder):
+    """A figure a digit, folder/0.png ..., and posteriors.gif of all of them."""
+    for number, picture in enumerate(pictures):
+        figure = plt.figure(figsize=(11, 7), layout="constrained")
+        _draw_posterior(figure, picture)
+        save(figure, folder / f"{number}.png")
+    figure = plt.figure(figsize=(11, 7), layout="constrained")
+    save_animation(figure, lambda i: _draw_posterior(figure, pictures[i]), len(pictures), folder / "all.gif", fps=0.7)
+
+
+def _draw_posterior(figure, picture):
+    figure.clear()
+    grid, numbers = picture.grid, picture.numbers
+    axes = figure.subplots(2, 3, width_ratios=(0.7, 1.3, 1))
+    show_digits(axes[0, 0], picture.image[np.newaxis], 1, f"test image {numbers['test_image']}")
+    axes[1, 0].set_axis_off()
+    facts = {
+        "log p(x), grid": grid.log_px,
+        "KL(q || p)": grid.kl,
+        "effective samples\nof 5000": numbers["effective_samples"],
+    }
+    text = "\n\n".join(
+        f"{name}: {value:.0f}" if value > 99 else f"{name}: {value:.2f}" for name, value in facts.items()
+    )
+    axes[1, 0].text(0, 0.95, text, va="top", fontsize=11)
+    for row, (name, z) in zip(axes, picture.samples.items()):
+        _draw_densities(row[1], grid)
+        row[1].plot(*z.T, "o", ms=2.5, color=LINE_COLOURS[1], alpha=0.55, mew=0, label=f"samples, {name}")
+        row[1].legend(loc="upper right", fontsize=9, framealpha=0.9)
+        row[1].set(xlabel="first unit", ylabel="second unit")
+        show_digits(row[2], picture.decoded[name], 4, f"decoded samples, {name}")
+    axes[0, 1].set_title("p(z|x) shaded; q(z|x) at 1, 2, 3 std", fontsize=12)
+
+
+def _draw_densities(axis, grid):
+    """p(z|x) in grey, and the ellipses of q(z|x) one, two and three standard deviations out."""
+    extent = (grid.z1[0], grid.z1[-1], grid.z2[0], grid.z2[-1])
+    axis.imshow(np.exp(grid.log_p - grid.log_p.max()), origin="lower", extent=extent, aspect="auto", cmap="gray_r")
+    levels = [grid.log_q.max() - r**2 / 2 for r in (3, 2, 1)]
+    axis.contour(grid.z1, grid.z2, grid.log_q, levels, colors=LINE_COLOURS[0], linewidths=1.2, linestyles="solid")
+
+
+def manifold(decoded, side, path):
+    """Mean images over the latent space: side x side points, equally spaced in the prior's probability."""
+    z = np.array([statistics.NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)], np.float32)
+    first, second = np.meshgrid(z, z[::-1])  # upwards on the page is upwards in the second unit
+    images = decoded(np.stack([first.ravel(), second.ravel()], axis=-1))
+    figure, axis = plt.subplots(figsize=(8, 8.4), layout="constrained")
+    show_digits(axis, images, side, "decoded means; each axis is a latent unit, in steps of equal prior probability")
+    save(figure, path)
+
+
+def redrawn_samples(images, columns, path):
+    """Mean images: a row for each z2, and along it z1 drawn again."""
+    figure, axis = plt.subplots(figsize=(9, 6.4), layout="constrained")
+    show_digits(axis, images, columns, "each row: one z2 from the prior, and z1 drawn again and again from p(z1|z2)")
+    save(figure, path)
+
+
+def gradient_noise(rows, path):
+    """Signal-to-noise ratio (above) and variance of the encoder's gradient against k; a column for each stage."""
+    stages = sorted({row["passes"] for row in rows})
+    figure, axes = plt.subplots(2, len(stages), figsize=(3.6 * len(stages), 6.4), layout="constrained",
+                                sharex=True, sharey="row", squeeze=False)  # fmt: skip
+    for column, passes in zip(axes.T, stages):
+        for axis, quantity in zip(column, ("snr", "variance")):
+            for (objective, name), colour, style in zip(ESTIMATOR_NAMES.items(), LINE_COLOURS, LINE_STYLES):
+                points = [(r["k"], r[quantity]) for r in rows if (r["objective"], r["passes"]) == (objective, passes)]
+                axis.plot(*zip(*points), style, color=colour, marker="o", ms=3.5, label=name)
+            axis.set(xscale="log", yscale="log")
+            axis.grid(alpha=0.3)
+        column[0].set_title("first weights" if passes == 0 else f"after {passes} pass{'es' * (passes > 1)}")
+        column[1].set_xlabel("importance samples k")
+    axes[0, 0].set_ylabel("signal-to-noise ratio")
+    axes[1, 0].set_ylabel("variance of a parameter's gradient")
+    axes[0, -1].legend(fontsize=9)
+    figure.suptitle("Gradient of the encoder's parameters")
+    save(figure, path)
+
+
+def _column(run, name):
+    with open(run.metrics, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [int(row["pass"]) for row in rows], [float(row[name]) for row in rows] if name in rows[0] else None
+
+
+def compared_curves(runs, path):
+    """The IWAE bound of several runs against passes, on the monitored training and test images."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+    for axis, split in zip(axes, ("train", "test")):
+        for (name, run), colour, style in zip(runs.items(), LINE_COLOURS, LINE_STYLES):
+            passes, bound = _column(run, f"{split}_iwae_elbo")
+            axis.plot(passes[1:], bound[1:], style, color=colour, label=name)
+        axis.set(title=f"{split} images", xlabel="passes over the data", xscale="log")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("IWAE bound at the training k, nats")
+    axes[1].legend()
+    axes[0].set_ylim(bottom=max(axes[0].get_ylim()[1] - 30, axes[0].get_ylim()[0]))
+    save(figure, path)
+
+
+def activity_histograms(activities, path):
+    """log10 of the activity of every unit, a panel a run, with the threshold. activities: run -> [A_u] a layer."""
+    columns = min(3, len(activities))
+    n_rows = -(-len(activities) // columns)
+    figure, axes = plt.subplots(n_rows, columns, figsize=(4.4 * columns, 2.4 * n_rows), layout="constrained",
+                                sharex=True, squeeze=False)  # fmt: skip
+    bins = np.linspace(-8, 1, 46)
+    for axis in axes.ravel()[len(activities) :]:
+        axis.set_axis_off()
+    for axis, (name, layers) in zip(axes.ravel(), activities.items()):
+        shown = [np.log10(np.maximum(layer, 10.0 ** bins[0])) for layer in layers]
+        labels = [f"z{i}" for i in range(1, len(layers) + 1)]
+        axis.hist(shown, bins, stacked=True, color=LINE_COLOURS[: len(layers)], label=labels)
+        axis.axvline(-2, color=DIGIT_COLOURS[-1], lw=1, ls="--")
+        axis.set_title(name, fontsize=9)
+        axis.legend(fontsize=8)
+    figure.supxlabel("log10 of the activity (dashed: the threshold 0.01; at -8: all that is below)")
+    figure.supylabel("units")
+    save(figure, path)
+
+
+def units_while_training(runs, path):
+    """Active units against passes, on 500 test images; a panel a layer. runs: name -> files.Run."""
+    layers = [name for name in ("active_z1", "active_z2") if any(_column(run, name)[1] for run in runs.values())]
+    figure, axes = plt.subplots(1, max(1, len(layers)), figsize=(6.4 * max(1, len(layers)), 4.4), layout="constrained",
+                                squeeze=False)  # fmt: skip
+    for axis, layer in zip(axes[0], layers):
+        curves = {name: _column(run, layer) for name, run in runs.items()}
+        curves = {name: curve for name, curve in curves.items() if curve[1]}
+        for number, (name, (passes, units)) in enumerate(curves.items()):
+            colour, style = LINE_COLOURS[number % len(LINE_COLOURS)], LINE_STYLES[number // len(LINE_COLOURS) % 4]
+            axis.plot(passes, units, style, color=colour, label=name)
+        axis.set(title=f"active units of z{layer[-1]}", xlabel="passes over the data", xscale="symlog", xlim=(0, None))
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    save(figure, path)

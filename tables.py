@@ -1,0 +1,172 @@
+"""Rebuilds the README's tables and results/comparison.png from results/*/test_llh.json.
+
+With --measure it first measures every trained model in results/ again, from its weights and with its own seed, and says
+by how much each differs from its record.
+"""
+
+import json
+import statistics
+import sys
+from typing import NamedTuple
+
+from config import RESULTS, ROOT, Config, load_experiment
+from experiment import survey
+
+README = ROOT / "README.md"
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+# (objective, layers, k, conditional) -> test log likelihood at k = 5000, nats
+REFERENCE = {
+    ("iwae_elbo", 1, 1, "no"): -86.35, ("iwae_elbo", 1, 5, "no"): -85.18, ("iwae_elbo", 1, 50, "no"): -84.59,
+    ("iwae_elbo", 2, 1, "no"): -84.83, ("iwae_elbo", 2, 5, "no"): -83.48, ("iwae_elbo", 2, 50, "no"): -82.82,
+    ("vae_elbo", 1, 5, "no"): -86.10, ("vae_elbo", 1, 50, "no"): -86.06,
+    ("vae_elbo", 2, 5, "no"): -84.08, ("vae_elbo", 2, 50, "no"): -83.89,
+    ("dreg", 1, 1, "no"): -86.08, ("dreg", 1, 5, "no"): -84.90, ("dreg", 1, 50, "no"): -84.32,
+    ("iwae_elbo", 1, 1, "learned_prior"): -82.32, ("iwae_elbo", 1, 5, "learned_prior"): -81.41,
+    ("iwae_elbo", 1, 50, "learned_prior"): -80.78,
+}  # fmt: skip
+PAPER = {
+    ("iwae_elbo", 1, 1, "no"): -86.76, ("iwae_elbo", 1, 5, "no"): -85.54, ("iwae_elbo", 1, 50, "no"): -84.78,
+    ("iwae_elbo", 2, 1, "no"): -85.33, ("iwae_elbo", 2, 5, "no"): -83.89, ("iwae_elbo", 2, 50, "no"): -82.90,
+    ("vae_elbo", 1, 5, "no"): -86.47, ("vae_elbo", 1, 50, "no"): -86.35,
+    ("vae_elbo", 2, 5, "no"): -85.01, ("vae_elbo", 2, 50, "no"): -84.78,
+}  # fmt: skip
+SECTIONS = {  # title -> (objective, layers, conditional) of its rows; each with every k of KS
+    "IWAE, 1 stochastic layer": ("iwae_elbo", 1, "no"),
+    "IWAE, 2 stochastic layers": ("iwae_elbo", 2, "no"),
+    "VAE, 1 stochastic layer": ("vae_elbo", 1, "no"),
+    "VAE, 2 stochastic layers": ("vae_elbo", 2, "no"),
+    "DReG, 1 stochastic layer": ("dreg", 1, "no"),
+    "Conditional IWAE, learned prior": ("iwae_elbo", 1, "learned_prior"),
+    "Conditional IWAE, standard prior": ("iwae_elbo", 1, "standard_prior"),
+}
+KS = (1, 5, 50)
+
+
+class Result(NamedTuple):
+    """A trained and measured run."""
+
+    folder: str
+    config: Config
+    llh: dict  # test_llh.json
+    training: dict  # training.json
+
+
+def finished(folders=None):
+    """Every run among the folders (those in results/) that was measured in full, by name."""
+    folders = sorted(folders or [path.parent for path in RESULTS.glob("*/test_llh.json")])
+    read = [
+        Result(
+            folder.name,
+            Config(**load_experiment(folder / "config.json")).resolved(),
+            *(json.loads((folder / f"{name}.json").read_text()) for name in ("test_llh", "training")),
+        )
+        for folder in folders
+        if (folder / "training.json").exists()
+    ]
+    return [r for r in read if (r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000) and not r.config.held_out]
+
+
+def cell_of(config):
+    """The cell of the published tables that an experiment fills, or None if it is another model."""
+    objective = "iwae_elbo" if (config.objective, config.n_samples) == ("vae_elbo", 1) else config.objective
+    usual = Config(stochastic_layers=config.stochastic_layers).resolved()
+    if (config.n_hidden, config.n_latent) != (usual.n_hidden, usual.n_latent):
+        return None
+    return objective, config.stochastic_layers, config.n_samples, config.conditional
+
+
+def _row(label, result, reference, paper):
+    llh, hours = result.llh, result.training["seconds"] / 3600
+    value = llh["test_llh"]
+    cells = [
+        label,
+        f"**{value:.2f}** ± {llh['standard_error']:.2f}",
+        *(f"{published:.2f}" if published else "" for published in (reference, paper)),
+        f"{value - reference:+.2f}" if reference else "",
+        "+".join(map(str, llh["active_units"])),
+        f"{result.training['passes']:,}",
+        f"{hours:.1f}",
+        f"[{result.folder}](results/{result.folder})",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+HEADER = """| {} | this project | reference | paper | to the reference | active units | passes | hours | run |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def _section(title, rows):
+    return [f"{title}:", "", HEADER.format("k"), *rows, ""]
+
+
+def tables(results):
+    """The README's tables as Markdown. results: [Result]."""
+    lines = []
+    by_recipe = {
+        recipe: {cell_of(r.config): r for r in results if r.config.preset == recipe and r.config.seed == 0}
+        for recipe in ("fast", None)
+    }
+    for title, (objective, layers, conditional) in SECTIONS.items():
+        cells = [(objective, layers, k, conditional) for k in KS]
+        found = [(cell, by_recipe["fast"][cell]) for cell in cells if cell in by_recipe["fast"]]
+        rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in found]
+        lines += _section(title, rows) if rows else []
+    paper = [(cell, r) for cell, r in sorted(by_recipe[None].items(), key=str) if cell and r.config.epochs == -1]
+    rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in paper]
+    lines += _section("The paper's own schedule, IWAE, 1 stochastic layer", rows) if rows else []
+    lines += _seeds(results)
+    met = [r.llh["test_llh"] >= REFERENCE[cell] for cell, r in by_recipe["fast"].items() if cell in REFERENCE]
+    lines += [f"{sum(met)} of the reference's {len(REFERENCE)} values are met or beaten; {len(met)} are measured.", ""]
+    return "\n".join(lines).strip()
+
+
+def _seeds(results):
+    """What several seeds say of the same cell: a line each."""
+    cells = {}
+    for result in results:
+        if result.config.preset == "fast":
+            cells.setdefault(cell_of(result.config), []).append(result.llh["test_llh"])
+    lines = []
+    for (objective, layers, k, _), values in sorted((c for c in cells.items() if c[0] and len(c[1]) > 1), key=str):
+        mean, spread = statistics.mean(values), statistics.stdev(values)
+        lines.append(
+            f"* {len(values)} seeds of `{objective}`, {layers} layer{'s' * (layers > 1)}, k={k}: mean {mean:.2f},"
+            f" standard deviation between seeds {spread:.2f} nats."
+        )
+    return [*lines, ""] if lines else []
+
+
+def measure_again(sessions):
+    """Measures every run from its weights, with its seed, on as many images and samples as its record has."""
+    import dataclasses
+
+    for folder, open_session in sessions:
+        session = open_session()
+        record = json.loads(session.run.test_llh.read_text())
+        session.config = dataclasses.replace(
+            session.config, eval_samples=record["n_samples"], eval_images=record["n_images"]
+        )
+        session.load_weights()
+        value = session.measure().test_llh
+        print(f"{folder.name}: {value:.3f}, recorded {record['test_llh']:.3f}: {value - record['test_llh']:+.3f} nats")
+
+
+def work(settings, sessions, measure):
+    """Writes README.md and results/comparison.png."""
+    from files import whole_file
+    from plots.comparison import comparison
+
+    if measure:
+        measure_again(sessions)
+    results = finished()
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    with whole_file(README) as temporary:
+        temporary.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}")
+    ours = {cell_of(r.config): r.llh["test_llh"] for r in results if r.config.preset == "fast" and r.config.seed == 0}
+    comparison(SECTIONS, KS, {"this project": ours, "reference": REFERENCE, "paper": PAPER}, RESULTS / "comparison.png")
+    print(f"{README.name} and results/comparison.png are rebuilt from {len(results)} runs")
+
+
+if __name__ == "__main__":
+    sys.exit(survey(work, __doc__, measure="measure every model in results/ again, from its weights"))

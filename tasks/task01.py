@@ -1,0 +1,77 @@
+"""True and variational posteriors in a 2-D latent space.
+
+With two latent units p(z|x) can be had exactly, on a grid. What does q(z|x) make of it, and what do the importance
+weights mend? Sampling importance resampling turns samples of q into samples of p(z|x).
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
+
+from experiment import command_line  # noqa: E402
+
+DEFAULTS = dict(n_latent=(2,), n_samples=50, preset="fast")
+PER_DIGIT = 2  # test images of each digit: the first ones
+SAMPLES = 5000  # of q, for the estimate of log p(x) and for resampling
+SHOWN = 300  # samples in a picture
+RECONSTRUCTED = 16
+MANIFOLD = 20  # digits along each side of the picture of the latent space
+
+
+def chosen(labels):
+    """The first PER_DIGIT images of each digit, digits in turn."""
+    import numpy as np
+
+    return np.concatenate([np.flatnonzero(labels == digit)[:PER_DIGIT] for digit in range(10)])
+
+
+def posteriors(session):
+    """[(what the figure shows, the table's row)] of every chosen test image."""
+    import numpy as np
+
+    from evaluation import make_log_likelihood, make_true_posterior, resampled
+    from plots.tasks import Posterior
+    from utils import ProgressBar, Stream, stateless_seed
+
+    model, seed = session.model, session.config.seed
+    x, _ = session.test_data()
+    rows = chosen(session.dataset.test_labels)
+    x, labels = x[rows], session.dataset.test_labels[rows]
+    noise = model.noise(SHOWN, len(x), stateless_seed(seed, Stream.PICTURE, 0))
+    q_samples = model.encode(x, noise)[0][1].numpy()  # [SHOWN, n, 2]
+    (sir_samples,), effective = resampled(model, x, n_samples=SAMPLES, n_draws=SHOWN, seed=seed)
+    _, log_px = make_log_likelihood(model, SAMPLES)(x, seed=seed)
+    true_posterior, bar, result = make_true_posterior(model), ProgressBar(len(x), "image", "log p(x)"), []
+    for i, image in enumerate(x):
+        grid = true_posterior(image)
+        bar.update(i + 1, grid.log_px)
+        samples = {"q(z|x)": q_samples[:, i], "SIR": sir_samples[:, i]}
+        decoded = {name: session.decoded(z[:RECONSTRUCTED]) for name, z in samples.items()}
+        row = {
+            "test_image": int(rows[i]), "digit": int(labels[i]), "log_px_grid": grid.log_px,
+            f"log_px_k{SAMPLES}": float(log_px[i]), "kl_q_p": grid.kl, "effective_samples": float(effective[i]),
+        }  # fmt: skip
+        result.append((Posterior(np.asarray(image), grid, samples, decoded, row), row))
+    return result
+
+
+def work(session):
+    """The figures and the table of the posteriors, and the latent space as digits."""
+    from files import write_csv
+    from plots.tasks import manifold, posterior_figures
+
+    session.train_or_load()
+    session.report()
+    pictures, rows = zip(*posteriors(session))
+    write_csv(session.run.path / "posteriors.csv", rows)
+    posterior_figures(pictures, session.run.figures / "posteriors")
+    manifold(session.decoded, MANIFOLD, session.run.figures / "manifold.png")
+    gap = sum(row["kl_q_p"] for row in rows) / len(rows)
+    off = max(abs(row["log_px_grid"] - row[f"log_px_k{SAMPLES}"]) for row in rows)
+    print(f"{len(rows)} test digits: KL(q||p) {gap:.2f} nats on average; log p(x) by the grid and by {SAMPLES} samples")
+    print(f"differ by {off:.3f} nats at most; pictures and posteriors.csv are in {session.run.path}")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line(work, __doc__, defaults=DEFAULTS))

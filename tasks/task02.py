@@ -1,0 +1,80 @@
+"""The doubly reparameterised gradient (DReG, Tucker et al., 1810.04152).
+
+The IWAE bound's gradient for q gets noisier, not better, as k grows (Rainforth et al., 1802.04537). How do the signal
+and the noise of three estimators change with k, and with training?
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
+
+from experiment import command_line  # noqa: E402
+
+DEFAULTS = dict(objective="dreg", n_samples=5, preset="fast")
+ESTIMATORS = ("iwae_elbo", "dreg", "stl")
+SAMPLES = tuple(2**i for i in range(10))  # k = 1 ... 512
+IMAGES = 10  # training images in the batch whose gradient is looked at
+DRAWS = 400  # gradients of every estimator at every k
+STAGES = (0, 1, 16, 256)  # passes after which a model is looked at, besides the last, where its weights are there
+
+
+def stages(session):
+    """[(passes, weights file or None for the first weights)], those that there are."""
+    passes = session.config.passes
+    kept = [(n, session.run.weights_after(n)) for n in STAGES if 0 < n < passes]
+    return [(0, None), *((n, path) for n, path in kept if path.exists()), (passes, session.run.weights)]
+
+
+def noise_rows(session):
+    """A row for each stage, estimator and k: the variance and the signal-to-noise ratio of the encoder's gradient."""
+    import dataclasses
+
+    import numpy as np
+
+    from evaluation import every
+    from experiment import build_model
+    from training.gradients import make_gradient_noise
+    from utils import ProgressBar
+
+    config, dataset = session.config, session.dataset
+    means = every(dataset.train_images, IMAGES) / 255.0
+    x = (np.random.default_rng(config.seed).random(means.shape) < means).astype(np.float32)
+    y = every(dataset.context("train", config.conditional != "no"), IMAGES)
+    model, rows, there = build_model(config, dataset.pixel_means), [], stages(session)
+    bar = ProgressBar(len(ESTIMATORS) * len(there) * sum(SAMPLES), "sample", "SNR")
+    done = 0
+    for objective in ESTIMATORS:
+        for k in SAMPLES:
+            settings = dataclasses.replace(config, objective=objective, n_samples=k, backward_samples=None)
+            gradient_noise = make_gradient_noise(settings, model)
+            for passes, weights in there:
+                if weights is None:
+                    model.set_weights(build_model(config, dataset.pixel_means).get_weights())
+                else:
+                    model.load_weights(weights)
+                variance, snr = gradient_noise(x, y, DRAWS)
+                rows.append(dict(objective=objective, k=k, passes=passes, variance=variance, snr=snr))
+                done += k
+                bar.update(done, snr)
+    return rows
+
+
+def work(session):
+    """Trains with `dreg` and, for comparison, with `iwae_elbo`; then the estimators' noise, on the latter's model."""
+    from files import write_csv
+    from plots.tasks import compared_curves, gradient_noise
+
+    session.train_or_load()
+    session.report()
+    plain = session.sibling(objective="iwae_elbo")
+    plain.report()
+    compared_curves({"dreg": session.run, "iwae_elbo": plain.run}, session.run.figures / "dreg_learning_curves.png")
+    rows = noise_rows(plain)
+    write_csv(session.run.path / "gradient_noise.csv", rows)
+    gradient_noise(rows, session.run.figures / "gradient_noise.png")
+    print(f"gradient_noise.csv and its picture are in {session.run.path}")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line(work, __doc__, defaults=DEFAULTS))

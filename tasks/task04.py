@@ -1,0 +1,25 @@
+"""The conditional IWAE with a learned prior p(z|y): all of p and q are given the digit's label y.
+
+How many nats does the label save, and does z come to mean the same for every digit?
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
+
+from experiment import command_line  # noqa: E402
+
+DEFAULTS = dict(conditional="learned_prior", n_samples=5, preset="fast")
+
+
+def work(session):
+    """The bounds, a digit a row from the prior, the posterior means, and log p(x|y)."""
+    session.train_or_load()
+    session.draw_posterior_means()
+    session.report()
+    print(f"learning_curves.png, prior.png and posterior_pca.png are in {session.run.figures}")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line(work, __doc__, defaults=DEFAULTS))

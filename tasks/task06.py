@@ -1,0 +1,74 @@
+"""Active units (Burda et al., sec. 5.2): how much of its latent space does a model use?
+
+For every trained model in results/: the activity A_u = Cov_x(E_q(u|x)[u]) of its units, how many are active, how that
+number grew, and whether the others can be taken away.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
+
+from experiment import survey  # noqa: E402
+
+FOLDER = "task06"
+IMAGES = 2000  # test images on which a model with and without its inactive units is measured, unless --eval_images
+PAPER = {  # Burda et al., Table 1: (objective, layers, k) -> active units in z1 and z2
+    ("vae_elbo", 1, 1): "19", ("vae_elbo", 1, 5): "20", ("vae_elbo", 1, 50): "20",
+    ("iwae_elbo", 1, 1): "19", ("iwae_elbo", 1, 5): "22", ("iwae_elbo", 1, 50): "25",
+    ("vae_elbo", 2, 1): "16+5", ("vae_elbo", 2, 5): "17+5", ("vae_elbo", 2, 50): "17+5",
+    ("iwae_elbo", 2, 1): "16+5", ("iwae_elbo", 2, 5): "21+5", ("iwae_elbo", 2, 50): "26+7",
+}  # fmt: skip
+
+
+def without_inactive_units(session, activities, n_images):
+    """log p(x) with all the units and with the active ones alone, on the same images; nats."""
+    from evaluation import ACTIVE, every, make_log_likelihood, without_units
+
+    config = session.config
+    x, y = (every(array, n_images) for array in session.test_data())
+    smaller = without_units(session.model, [units > ACTIVE for units in activities], *session.test_data())
+    jit = config.jit == "on"
+    return [
+        make_log_likelihood(m, config.eval_samples, jit)(x, y, config.seed)[0].test_llh
+        for m in (session.model, smaller)
+    ]
+
+
+def work(settings, sessions):
+    """The table and the pictures, in results/task06."""
+    import numpy as np
+
+    from config import RESULTS, UsageError
+    from evaluation import ACTIVE, make_activity
+    from files import write_csv
+    from plots.tasks import activity_histograms, units_while_training
+    from utils import ProgressBar
+
+    if not sessions:
+        raise UsageError("no trained model in results/; python main.py --preset quick makes one")
+    rows, activities, runs = [], {}, {}
+    bar = ProgressBar(len(sessions), "model", "active units")
+    for number, (folder, open_session) in enumerate(sessions, 1):
+        session = open_session()
+        session.load_weights()
+        config = session.config
+        units = activities[folder.name] = make_activity(session.model)(*session.test_data())
+        runs[folder.name] = session.run
+        active = "+".join(str(int(np.sum(layer > ACTIVE))) for layer in units)
+        whole, reduced = without_inactive_units(session, units, settings.eval_images or IMAGES)
+        rows.append({
+            "run": folder.name, "active": active, "units": "+".join(map(str, config.n_latent)),
+            "paper": PAPER.get((config.objective, config.stochastic_layers, config.n_samples), ""),
+            "log_px": whole, "log_px_active_alone": reduced,
+        })  # fmt: skip
+        bar.update(number, sum(map(int, active.split("+"))))
+        print(f"{folder.name}: {active} active of {rows[-1]['units']}; without the others {reduced - whole:+.3f} nats")
+    write_csv(RESULTS / FOLDER / "active_units.csv", rows)
+    activity_histograms(activities, RESULTS / FOLDER / "activity.png")
+    units_while_training(runs, RESULTS / FOLDER / "while_training.png")
+    print(f"active_units.csv, activity.png and while_training.png are in {RESULTS / FOLDER}")
+
+
+if __name__ == "__main__":
+    sys.exit(survey(work, __doc__))

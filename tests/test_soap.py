@@ -1,0 +1,88 @@
+"""SOAP against Adam, and what its bases are for."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from training.soap import SOAP, rotate
+
+
+def steps(optimizer, gradient_of, first, n, jit=False):
+    """Where n steps from `first` lead. gradient_of(weights, step number)."""
+    weights = keras.Variable(np.float32(first))
+    optimizer.build([weights])
+    step = tf.function(lambda g: optimizer.apply([g], [weights]), jit_compile=jit)
+    for i in range(n):
+        step(tf.cast(gradient_of(weights.numpy(), i), tf.float32))
+    return weights.numpy()
+
+
+def quadratic(seed, n=12, condition=1e4):
+    """(value, gradient) of tr(W^T H W) / 2 with the eigenvectors of H nowhere near the axes."""
+    generator = np.random.default_rng(seed)
+    vectors, _ = np.linalg.qr(generator.normal(size=(n, n)))
+    hessian = vectors * np.geomspace(1, 1 / condition, n) @ vectors.T
+    return lambda w: np.trace(w.T @ hessian @ w) / 2, lambda w, _: hessian @ w
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_with_the_identity_for_a_basis_it_is_adam(jit):
+    generator = np.random.default_rng(0)
+    gradients, first = generator.normal(size=(21, 5, 3)), generator.normal(size=(5, 3)).astype(np.float32)
+    soap = SOAP(0.01, 0.9, 0.99, 1e-9, largest_side=0, refresh_every=1)  # its first step only gathers
+    adam = keras.optimizers.Adam(0.01, 0.9, 0.99, 1e-9)
+    by_soap = steps(soap, lambda _, i: gradients[i], first, 21, jit)
+    by_adam = steps(adam, lambda _, i: gradients[i + 1], first, 20, jit)
+    np.testing.assert_allclose(by_soap, by_adam, rtol=1e-5, atol=1e-6)
+
+
+def test_vectors_and_wide_sides_have_no_basis():
+    optimizer = SOAP(largest_side=4)
+    optimizer.build([keras.Variable(np.zeros(shape)) for shape in ((3, 4), (3, 5), (5, 5), (3,))])
+    assert [[basis is not None for basis in bases] for bases in optimizer._bases] == [
+        [True, True], [True, False], [False, False], [False, False],
+    ]  # fmt: skip
+
+
+def test_bases_become_the_eigenvectors_of_the_covariances():
+    generator = np.random.default_rng(1)
+    left, right = (np.linalg.qr(generator.normal(size=(n, n)))[0] for n in (6, 4))
+    scales = np.geomspace(1, 0.05, 6)[:, None] * np.geomspace(1, 0.1, 4)
+    optimizer = SOAP(1e-3, covariance_decay=0.99, covariance_every=1, refresh_every=5)
+    steps(optimizer, lambda *_: left @ (scales * generator.normal(size=(6, 4))) @ right.T, np.zeros((6, 4)), 1000)
+    for covariance, basis in zip(optimizer._covariances[0], optimizer._bases[0]):
+        rotated = basis.numpy().T @ covariance.numpy() @ basis.numpy()
+        size = np.sqrt(np.diag(rotated))
+        correlation = rotated / size / size[:, None] - np.eye(len(size))
+        assert np.abs(correlation).max() < 0.2
+        np.testing.assert_allclose(basis.numpy().T @ basis.numpy(), np.eye(len(size)), atol=1e-5)
+    # and in them the second moments are what they are in the true ones
+    np.testing.assert_allclose(np.sqrt(optimizer._velocities[0].numpy()), scales, rtol=0.6)
+
+
+def test_a_refresh_turns_the_first_moment_exactly():
+    generator = np.random.default_rng(2)
+    optimizer = SOAP(1e-3, refresh_every=100)
+    steps(optimizer, lambda *_: generator.normal(size=(6, 4)), np.zeros((6, 4)), 120)
+    moments, bases = (optimizer._momentums[0], optimizer._velocities[0]), optimizer._bases[0]
+    before = rotate(moments[0], *bases, back=True).numpy()
+    old_basis, old_scale = bases[0].numpy(), moments[1].numpy().sum()
+    optimizer._refresh(moments, optimizer._covariances[0], bases)
+    assert np.abs(bases[0].numpy() - old_basis).max() > 0.01
+    np.testing.assert_allclose(rotate(moments[0], *bases, back=True).numpy(), before, atol=1e-6)
+    np.testing.assert_allclose(moments[1].numpy().sum(), old_scale, rtol=1e-4)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_it_goes_down_a_rotated_valley_where_adam_zigzags(jit):
+    value, gradient = quadratic(3)
+    first = np.random.default_rng(4).normal(size=(12, 2)).astype(np.float32)
+    optimizers = SOAP(0.02, refresh_every=10, covariance_every=1), keras.optimizers.Adam(0.02)
+    by_soap, by_adam = (value(steps(optimizer, gradient, first, 400, jit)) for optimizer in optimizers)
+    assert by_soap < 0.3 * by_adam < 0.3 * value(first)
+
+
+def test_it_is_saved_and_rebuilt_with_its_settings():
+    optimizer = SOAP(0.01, refresh_every=7, largest_side=50)
+    assert SOAP.from_config(optimizer.get_config()).get_config() == optimizer.get_config()

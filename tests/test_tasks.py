@@ -1,0 +1,154 @@
+"""Every task from its command line to its pictures, on small models and few digits; and what it computes."""
+
+import csv
+import importlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import config as settings
+import experiment
+from config import ROOT, Config
+from experiment import build_model, command_line, survey
+from training.gradients import make_gradient_noise
+from training.steps import make_gradients
+
+TASKS = [f"task0{i}" for i in range(1, 7)]
+TINY = "--n_samples 2 --batch_size 50 --epochs 2 --preset quick --eval_samples 20 --eval_images 50 --gpu -1".split()
+
+
+@pytest.fixture
+def few_digits(digits, monkeypatch, tmp_path):
+    """Programs in this process find 400 training images, and results/ in a temporary folder."""
+    monkeypatch.setattr(experiment, "load", lambda *_: digits)
+    for module in (settings, experiment):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def run(name, *flags, **constants):
+    task = importlib.import_module(f"tasks.{name}")
+    for constant, value in constants.items():
+        assert hasattr(task, constant)
+        setattr(task, constant, value)
+    if name == "task06":
+        return survey(task.work, task.__doc__, [*map(str, flags)])
+    return command_line(task.work, task.__doc__, [*TINY, *map(str, flags)], task.DEFAULTS)
+
+
+def pictures(folder):
+    return {path.name for path in folder.rglob("*.png") if path.stat().st_size > 5000 and "passes" not in path.parts}
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def constants(monkeypatch):
+    """Task modules get their constants back."""
+    modules = [importlib.import_module(f"tasks.{name}") for name in TASKS]
+    before = [dict(vars(module)) for module in modules]
+    yield
+    for module, old in zip(modules, before):
+        vars(module).update(old)
+
+
+def test_task01(few_digits, constants, capfd):
+    assert run("task01", PER_DIGIT=1, SAMPLES=2000, SHOWN=20) == 0, capfd.readouterr().err
+    (folder,) = few_digits.iterdir()
+    assert {"manifold.png", *(f"{i}.png" for i in range(10))} <= pictures(folder / "figures")
+    rows = table(folder / "posteriors.csv")
+    assert [int(row["digit"]) for row in rows] == list(range(10))
+    for row in rows:
+        assert float(row["log_px_grid"]) == pytest.approx(float(row["log_px_k2000"]), abs=0.3)
+        assert float(row["kl_q_p"]) > 0 and 1 <= float(row["effective_samples"]) <= 2000
+    capfd.readouterr()
+    trained = (folder / "model.weights.h5").stat().st_mtime_ns
+    assert run("task01", PER_DIGIT=1, SAMPLES=2000, SHOWN=20) == 0  # from the weights that are there
+    assert (folder / "model.weights.h5").stat().st_mtime_ns == trained
+    out, err = capfd.readouterr()
+    assert "test_llh.json has it" in out and "training" not in out and err == ""
+
+
+def test_task02(few_digits, constants, capfd):
+    assert run("task02", SAMPLES=(1, 4), DRAWS=20, STAGES=(0, 1)) == 0, capfd.readouterr().err
+    dreg = few_digits / "1L_dreg_k2_quick_batch_size50_epochs2"
+    assert {"dreg_learning_curves.png", "gradient_noise.png"} <= pictures(dreg)
+    rows = table(dreg / "gradient_noise.csv")
+    assert len(rows) == 3 * 2 * 3 and {row["passes"] for row in rows} == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("name", ["task03", "task04", "task05"])
+def test_the_other_training_tasks(name, few_digits, constants, capfd):
+    assert run(name) == 0, capfd.readouterr().err
+    (folder,) = few_digits.iterdir()
+    expected = {"task03": {"posterior_pca.png", "z1_redrawn.png"}}
+    assert expected.get(name, {"prior.png", "learning_curves.png", "posterior_pca.png"}) <= pictures(folder)
+    for _, flags in (("again, from its weights", ()), ("with another seed", ("--seed", 1))):
+        assert run(name, *flags) == 0
+    assert len(list(few_digits.iterdir())) == 2
+
+
+def test_task06(few_digits, constants, capfd):
+    assert run("task06", "--gpu", -1) == 2
+    assert capfd.readouterr().err == f"{os.path.basename(sys.argv[0])}: error: no trained model in results/; " + (
+        "python main.py --preset quick makes one\n"
+    )
+    assert run("task03") == run("task04") == 0
+    assert run("task06", "--eval_samples", 20, "--eval_images", 50, "--gpu", -1) == 0, capfd.readouterr().err
+    rows = table(few_digits / "task06" / "active_units.csv")
+    assert [row["units"] for row in rows] == ["100", "4+2"]
+    assert all(float(row["log_px"]) - float(row["log_px_active_alone"]) < 5 for row in rows)
+    assert pictures(few_digits / "task06") == {"activity.png", "while_training.png"}
+
+
+def test_a_task_does_not_take_up_another_experiment(few_digits, constants, capfd):
+    assert run("task04", "--run_dir", few_digits / "one") == 0
+    assert run("task05", "--run_dir", few_digits / "one") == 2
+    error = capfd.readouterr().err
+    assert "holds a run with conditional learned_prior, not standard_prior" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_tasks_run_from_anywhere_and_refuse_what_they_do_not_know(name, tmp_path):
+    script = str(ROOT / "tasks" / f"{name}.py")
+    process = subprocess.run([sys.executable, script, "--nonsense"], cwd=tmp_path, text=True, capture_output=True)
+    assert process.returncode == 2 and process.stderr.count("\n") == 1
+    assert process.stderr.startswith(f"{name}.py: error: ") and "--nonsense" in process.stderr
+    process = subprocess.run([sys.executable, script, "--help"], cwd=tmp_path, text=True, capture_output=True)
+    assert process.returncode == 0 and "--eval_samples" in process.stdout
+
+
+def test_gradient_noise_is_that_of_many_gradients(digits):
+    config = Config(n_hidden=(8,), n_latent=(3,), n_samples=4, batch_size=5, epochs=1, jit="off").resolved()
+    model, x = build_model(config, digits.pixel_means), (digits.train_images[:5] > 127).astype(np.float32)
+    y = np.zeros((5, 0), np.float32)
+    noise = make_gradient_noise(config, model)(x, y, 30)
+    gradients = make_gradients(config, model)
+    encoder = [id(v) for block in model.encoder for v in block.trainable_variables]
+    draws = []
+    for i in range(30):
+        _, _, drawn = gradients(tf.constant(x), tf.constant(y), i, 1.0)
+        kept = [g.numpy().ravel() for v, g in zip(model.trainable_variables, drawn) if id(v) in encoder]
+        draws.append(np.concatenate(kept).astype(np.float64))
+    draws = np.array(draws)
+    variance, mean = draws.var(axis=0, ddof=1), draws.mean(axis=0)
+    assert noise.variance == pytest.approx(variance.mean(), rel=1e-3)
+    assert noise.snr == pytest.approx(np.sqrt(np.sum(mean**2 - variance / 30) / variance.sum()), rel=1e-2)
+
+
+def test_dreg_s_gradient_is_the_less_noisy_one(digits):
+    """The encoder's, at the first weights and k = 16: what the estimator is for."""
+    model = build_model(Config().resolved(), digits.pixel_means)
+    x, y = (digits.train_images[:10] > 127).astype(np.float32), np.zeros((10, 0), np.float32)
+    snr = {
+        objective: make_gradient_noise(Config(objective=objective, n_samples=16), model)(x, y, 50).snr
+        for objective in ("iwae_elbo", "dreg")
+    }
+    assert snr["dreg"] > snr["iwae_elbo"]

@@ -170,6 +170,17 @@ class Config:
 SESSION = {field.name for field in dataclasses.fields(Config) if field.metadata["session"]}
 
 PRESETS = {
+    # Every cell of the published tables at a tenth of the passes; chosen on held-out images (results/recipe).
+    "fast": dict(
+        epochs=328,
+        optimizer="soap",
+        batch_size=100,
+        learning_rate=4e-3,
+        schedule="cosine",
+        rate_warmup=1.0,
+        grow_samples=0.67,
+        ema=0.999,
+    ),
     # The README's first run: about three minutes on two CPU cores, evaluation included.
     "quick": dict(epochs=20, batch_size=100, learning_rate=2e-3, schedule="cosine", ema=0.99, eval_images=1000),
 }

@@ -13,6 +13,7 @@ from config import RESULTS, ROOT, Config, load_experiment
 from experiment import survey
 
 README = ROOT / "README.md"
+RECIPE = RESULTS / "recipe"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 # (objective, layers, k, conditional) -> test log likelihood at k = 5000, nats
 REFERENCE = {
@@ -136,6 +137,32 @@ def _seeds(results):
     return [*lines, ""] if lines else []
 
 
+def recipe_runs():
+    """The runs that the fast preset was chosen by, tested on held-out images, best first: [(folder, Result)]."""
+    runs = []
+    for folder in sorted(RECIPE.glob("*/test_llh.json")):
+        folder = folder.parent
+        config = Config(**load_experiment(folder / "config.json")).resolved()
+        llh, training = (json.loads((folder / f"{name}.json").read_text()) for name in ("test_llh", "training"))
+        runs.append((folder, Result(folder.name, config, llh, training)))
+    return sorted(runs, key=lambda run: -run[1].llh["test_llh"])
+
+
+def recipe_table(runs):
+    """Markdown: what was compared on held-out images."""
+    lines = [
+        "| run | optimizer | batch | learning rate | passes | log p(x), held out | training seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for _, (name, config, llh, training) in runs:
+        rate = "the paper's" if config.schedule == "paper" else f"{config.learning_rate:g}, {config.schedule}"
+        lines.append(
+            f"| {name} | {config.optimizer} | {config.batch_size} | {rate} | {training['passes']}"
+            f" | {llh['test_llh']:.2f} (k={llh['n_samples']}, {llh['n_images']} images) | {training['seconds']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def measure_again(sessions):
     """Measures every run from its weights, with its seed, on as many images and samples as its record has."""
     import dataclasses
@@ -154,7 +181,7 @@ def measure_again(sessions):
 def work(settings, sessions, measure):
     """Writes README.md and results/comparison.png."""
     from files import whole_file
-    from plots.comparison import comparison
+    from plots.comparison import bounds_against_time, comparison
 
     if measure:
         measure_again(sessions)
@@ -165,6 +192,10 @@ def work(settings, sessions, measure):
         temporary.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}")
     ours = {cell_of(r.config): r.llh["test_llh"] for r in results if r.config.preset == "fast" and r.config.seed == 0}
     comparison(SECTIONS, KS, {"this project": ours, "reference": REFERENCE, "paper": PAPER}, RESULTS / "comparison.png")
+    if runs := recipe_runs():
+        with whole_file(RECIPE / "comparisons.md") as temporary:
+            temporary.write_text(recipe_table(runs))
+        bounds_against_time({folder.name: folder / "metrics.csv" for folder, _ in runs}, RECIPE / "comparisons.png")
     print(f"{README.name} and results/comparison.png are rebuilt from {len(results)} runs")
 
 

@@ -1,6 +1,8 @@
 """The published numbers beside this project's."""
 
-from plots.style import LINE_COLOURS, plt, save
+import csv
+
+from plots.style import LINE_COLOURS, LINE_STYLES, plt, save
 
 
 def comparison(sections, ks, sources, path):
@@ -31,4 +33,20 @@ def comparison(sections, ks, sources, path):
         axis.legend(fontsize=8)
     for row in axes:
         row[0].set_ylabel("test log likelihood, nats")
+    save(figure, path)
+
+
+def bounds_against_time(runs, path):
+    """The bound on held-out images against the time of training. runs: name -> its metrics.csv."""
+    figure, axis = plt.subplots(figsize=(7, 4.6), layout="constrained")
+    for number, (name, metrics) in enumerate(runs.items()):
+        with open(metrics, newline="") as file:
+            rows = list(csv.DictReader(file))[1:]
+        colour, style = LINE_COLOURS[number % len(LINE_COLOURS)], LINE_STYLES[number // len(LINE_COLOURS) % 4]
+        seconds, bound = zip(*[(float(row["seconds"]), float(row["test_iwae_elbo"])) for row in rows])
+        axis.plot(seconds, bound, style, color=colour, label=name)
+    axis.set(xlabel="seconds of training", ylabel="bound at the training k on held-out images, nats", xscale="log")
+    axis.set_ylim(bottom=-115)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
     save(figure, path)

@@ -15,6 +15,7 @@ DIGIT_COLOURS = [
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#000000",
 ]  # fmt: skip
 LINE_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito's
+LINE_STYLES = ["-", "--", ":", "-."]
 TRAIN_COLOUR, TEST_COLOUR = LINE_COLOURS[:2]
 SIDE = 28  # pixels
 

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plots.style import DIGIT_COLOURS, LINE_COLOURS, plt, save, save_animation, show_digits
+from plots.style import DIGIT_COLOURS, LINE_COLOURS, LINE_STYLES, plt, save, save_animation, show_digits
 
 ESTIMATOR_NAMES = {
     "iwae_elbo": "reparameterised (IWAE)",
     "dreg": "doubly reparameterised",
     "stl": "sticking the landing",
 }
-LINE_STYLES = ["-", "--", ":", "-."]
 
 
 class Posterior(NamedTuple):

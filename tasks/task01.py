@@ -11,7 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can b
 
 from experiment import command_line  # noqa: E402
 
-DEFAULTS = dict(n_latent=(2,), n_samples=50, preset="fast")
+DEFAULTS = dict(n_latent=(2,), n_samples=5, preset="fast")
 PER_DIGIT = 2  # test images of each digit: the first ones
 SAMPLES = 5000  # of q, for the estimate of log p(x) and for resampling
 SHOWN = 300  # samples in a picture

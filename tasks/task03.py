@@ -11,7 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can b
 
 from experiment import command_line  # noqa: E402
 
-DEFAULTS = dict(stochastic_layers=2, n_latent=(4, 2), n_samples=50, preset="fast")
+DEFAULTS = dict(stochastic_layers=2, n_latent=(4, 2), n_samples=5, preset="fast")
 ROWS, COLUMNS = 8, 12  # values of z2, and draws of z1 for each
 
 

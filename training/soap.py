@@ -35,7 +35,7 @@ class SOAP(keras.optimizers.Adam):
         epsilon=1e-8,
         covariance_decay=0.98,
         covariance_every=4,
-        refresh_every=40,
+        refresh_every=20,
         largest_side=300,
         name="soap",
         **kwargs,

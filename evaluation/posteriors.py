@@ -12,6 +12,8 @@ ROWS = 2000  # points of the grid at a time
 FAR = 25.0  # nats below the highest density: the points beyond hold no mass worth counting
 STDS_OF_Q = 5  # at least so many standard deviations of q lie inside the grid
 BORDER_MASS = 1e-5  # at most so much of the posterior's mass may lie on the grid's border
+RESOLVED = 0.01  # nats by which log p(x) may change with half the points a side
+MOST_POINTS = 1600  # a side
 
 
 def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
@@ -79,8 +81,8 @@ def make_true_posterior(model):
     """Returns true_posterior(x [n_pixels], n=200) -> the GridPosterior of one image, n points a side.
 
     For a model with one stochastic layer of two units; raises ValueError for any other. A coarse grid over all that the
-    prior and q allow finds where p(x, z) has its mass; a finer one covers that and q, and is widened until no mass
-    lies on its border.
+    prior and q allow finds where p(x, z) has its mass; a finer one covers that and q. It is widened until no mass lies
+    on its border, and its points are doubled until log p(x) is the same without every second one.
     """
     if model.n_latent != (2,) or model.n_context:
         raise ValueError(f"a grid needs one stochastic layer of 2 units and no labels, not {model.n_latent}")
@@ -96,10 +98,18 @@ def make_true_posterior(model):
             log_joint, _ = densities(x, axes)
             box = _around(log_joint > log_joint.max() - FAR, axes, around_q)
         while True:
-            grid = _normalised(np.linspace(*box, n), *densities(x, np.linspace(*box, n)))
-            if grid.border_mass < BORDER_MASS:
+            axes = np.linspace(*box, n)
+            log_joint, log_q = densities(x, axes)
+            grid = _normalised(axes, log_joint, log_q)
+            if grid.border_mass > BORDER_MASS:
+                box = box + [[-0.25], [0.25]] * (box[1] - box[0])
+            elif (
+                n < MOST_POINTS
+                and abs(_normalised(axes[::2], log_joint[::2, ::2], log_q[::2, ::2]).log_px - grid.log_px) > RESOLVED
+            ):
+                n *= 2
+            else:
                 return grid
-            box = box + [[-0.25], [0.25]] * (box[1] - box[0])
 
     return true_posterior
 

@@ -10,12 +10,13 @@ import pytest
 
 from config import Config, load_experiment, parse_flags
 from files import Run
-from tables import BEGIN, END, cell_of, finished, tables
+from tables import BEGIN, END, RECIPE, cell_of, finished, recipe_runs, recipe_table, tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TRACKED = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True).stdout.split()
 COMMITTED = [ROOT / path.removesuffix("/test_llh.json") for path in TRACKED if path.endswith("/test_llh.json")]
+COMMITTED = [folder for folder in COMMITTED if folder.parent == ROOT / "results"]  # results/recipe has no weights
 
 
 def test_ci_runs_the_readme_s_test_command():
@@ -58,6 +59,12 @@ def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
 def test_readme_s_tables_are_those_of_the_results():
     _, _, rest = README.partition(BEGIN)
     assert rest.partition(END)[0].strip() == tables(finished(COMMITTED))
+
+
+def test_the_recipe_s_table_is_that_of_its_runs_and_none_of_them_was_tested_on_the_test_set():
+    runs = recipe_runs()
+    assert (RECIPE / "comparisons.md").read_text() == recipe_table(runs)
+    assert runs and all(result.config.held_out == 10000 for _, result in runs)
 
 
 def test_a_cell_is_the_published_model_s_and_no_other_s():

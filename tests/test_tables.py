@@ -1,0 +1,77 @@
+"""The README's tables, from results to Markdown."""
+
+import json
+
+import pytest
+
+import tables
+from config import Config
+from experiment import survey
+from tests.test_tasks import few_digits, run  # noqa: F401  few_digits is a fixture
+
+FAST = dict(preset="fast", epochs=328, optimizer="soap", schedule="cosine")
+
+
+def result(value, folder="run", **settings):
+    llh = {"test_llh": value, "standard_error": 0.25, "n_samples": 5000, "n_images": 10000, "active_units": [19]}
+    config = Config(**{**FAST, **settings}).resolved()
+    return tables.Result(folder, config, llh, {"passes": config.passes, "seconds": 5400})
+
+
+def test_a_row_says_what_its_run_measured_and_took():
+    text = tables.tables([result(-86.30, "1L_iwae_elbo_k1_fast", n_samples=1)])
+    (row,) = [line for line in text.splitlines() if "1L_iwae_elbo_k1_fast" in line]
+    assert row == (
+        "| 1 | **-86.30** ± 0.25 | -86.35 | -86.76 | +0.05 | 19 | 328 | 1.5"
+        " | [1L_iwae_elbo_k1_fast](results/1L_iwae_elbo_k1_fast) |"
+    )
+    assert "1 of the reference's 16 values are met or beaten; 1 are measured." in text
+
+
+def test_what_is_no_cell_of_the_tables_is_in_none():
+    others = [
+        result(-80.0, "another_size", n_latent=(50,)),
+        result(-80.0, "another_seed", seed=1),
+        result(-80.0, "another_recipe", preset="quick"),
+    ]
+    text = tables.tables(others)
+    assert not any(r.folder in text for r in others) and "0 of the reference's 16 values" in text
+
+
+def test_the_paper_s_schedule_and_seeds_have_their_own_place():
+    paper = dict(preset=None, epochs=-1, schedule="paper", optimizer="adam", n_samples=1)
+    seeds = [result(-86.0 - 0.1 * seed, f"seed{seed}", n_samples=1, seed=seed) for seed in (0, 1, 2)]
+    text = tables.tables([result(-86.40, "faithful", **paper), *seeds])
+    fast, _, own_schedule = text.partition("The paper's own schedule")
+    assert "faithful" in own_schedule and "3,280" in own_schedule and "faithful" not in fast
+    assert "3 seeds of `iwae_elbo`, 1 layer, k=1: mean -86.10, standard deviation between seeds 0.10 nats." in text
+
+
+def test_vae_with_one_sample_is_the_iwae_s_cell():
+    vae = tables.cell_of(Config(objective="vae_elbo", n_samples=1).resolved())
+    assert vae == tables.cell_of(Config(n_samples=1).resolved()) in tables.REFERENCE
+
+
+def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digits, monkeypatch, capfd):  # noqa: F811
+    readme = few_digits / "README.md"
+    readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    for name, path in (("RESULTS", few_digits), ("README", readme), ("RECIPE", few_digits / "recipe")):
+        monkeypatch.setattr(tables, name, path)
+    assert run("task04") == 0
+    (folder,) = few_digits.glob("*/")
+    recorded = json.loads((folder / "test_llh.json").read_text())["test_llh"]
+    capfd.readouterr()
+    assert survey(tables.work, tables.__doc__, ["--measure", "--gpu", "-1"], measure="measure again") == 0
+    out, err = capfd.readouterr()
+    assert f"{folder.name}: {recorded:.3f}, recorded {recorded:.3f}: +0.000 nats" in out and err == ""
+    text = readme.read_text()
+    assert (
+        text.startswith(f"before\n{tables.BEGIN}\n") and text.endswith(f"{tables.END}\nafter\n") and "old" not in text
+    )
+    assert (few_digits / "comparison.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("cell", sorted(tables.REFERENCE, key=str))
+def test_reference_and_paper_are_within_a_nat_of_each_other(cell):
+    """Against a digit mistyped in either table."""
+    assert cell not in tables.PAPER or abs(tables.REFERENCE[cell] - tables.PAPER[cell]) < 1

@@ -203,6 +203,10 @@ def _check_value(field, value):
         raise UsageError(f"--{field.name}: {one} is not allowed; {allowed}")
 
 
+def _text(value):
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
+
+
 def load_experiment(path):
     """The settings saved in a run's config.json, as keywords of Config. Raises UsageError; unknown keys are refused."""
     try:
@@ -246,10 +250,11 @@ def _parser(description, settings=None):
     return parser, groups[True]
 
 
-def parse_flags(argv=None, description=None, defaults=None):
+def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     """Command line -> (Config, resume, eval_only). Raises UsageError, or exits with code 2 and one line.
 
-    defaults: a task's own settings; a preset's and then the flags given override them.
+    defaults: a task's own settings; a preset's and then the flags given override them, but for the settings named in
+    `fixed`, which the task is about.
     With --resume and --eval_only the experiment is the one saved in the run's folder, and a flag that contradicts it
     is an error. Without --run_dir the folder is the one that the given flags name.
     """
@@ -265,6 +270,9 @@ def parse_flags(argv=None, description=None, defaults=None):
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"--preset: {preset} is not allowed; one of {', '.join(PRESETS)}")
     config = Config(**{**(defaults or {}), **PRESETS.get(preset, {}), **given}).resolved()
+    for name in fixed:
+        if (value := getattr(config, name)) != (needed := getattr(Config(**defaults)._complete(), name)):
+            raise UsageError(f"--{name}: {_text(value)} is not allowed; here it is {_text(needed)}")
     if not (resume or eval_only):
         return config, resume, eval_only
     saved = load_experiment(pathlib.Path(config.run_dir) / "config.json")

@@ -18,15 +18,16 @@ from startup import start_tensorflow
 PCA_IMAGES = 2000  # test images in the picture of the posterior means
 
 
-def command_line(work, description, argv=None, defaults=None):
+def command_line(work, description, argv=None, defaults=None, fixed=()):
     """Parses the flags, prepares a Session, calls work(session), and returns the program's exit code.
 
     defaults: a task's own settings, in the place of Config's. A task goes on from what its folder holds: finished
     weights are taken as they are and a run that was stopped is resumed, where main.py wants to be told so.
+    fixed: names of settings that the flags may not change.
     0: done; 1: training diverged; 2: something the user can mend; 130: stopped by the user.
     """
     try:
-        config, resume, eval_only = parse_flags(argv, description, defaults)
+        config, resume, eval_only = parse_flags(argv, description, defaults, fixed)
         run = _open(config, resume, eval_only, take_up=defaults is not None)
     except UsageError as error:
         return _fail(error)

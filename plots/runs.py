@@ -73,7 +73,9 @@ def posterior_pca(run, standardise=False):
         if standardise:
             means = StandardScaler().fit_transform(means)
         names = "first unit", "second unit"
-        if means.shape[1] > 2:
+        if means.shape[1] == 1:
+            means = np.hstack([means, np.zeros_like(means)])
+        elif means.shape[1] > 2:
             pca = PCA(n_components=2).fit(means)
             means, names = pca.transform(means), [
                 f"{which} component ({share:.0%} of the variance)"

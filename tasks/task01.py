@@ -12,6 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can b
 from experiment import command_line  # noqa: E402
 
 DEFAULTS = dict(n_latent=(2,), n_samples=5, preset="fast")
+FIXED = ("n_latent", "stochastic_layers", "conditional")
 PER_DIGIT = 2  # test images of each digit: the first ones
 SAMPLES = 5000  # of q, for the estimate of log p(x) and for resampling
 ENOUGH = 100  # effective samples, for the two estimates of log p(x) to be held against each other
@@ -79,4 +80,4 @@ def work(session):
 
 
 if __name__ == "__main__":
-    sys.exit(command_line(work, __doc__, defaults=DEFAULTS))
+    sys.exit(command_line(work, __doc__, defaults=DEFAULTS, fixed=FIXED))

@@ -12,6 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can b
 from experiment import command_line  # noqa: E402
 
 DEFAULTS = dict(objective="dreg", n_samples=5, preset="fast")
+FIXED = ("objective",)
 ESTIMATORS = ("iwae_elbo", "dreg", "stl")
 SAMPLES = tuple(2**i for i in range(10))  # k = 1 ... 512
 IMAGES = 10  # training images in the batch whose gradient is looked at
@@ -77,4 +78,4 @@ def work(session):
 
 
 if __name__ == "__main__":
-    sys.exit(command_line(work, __doc__, defaults=DEFAULTS))
+    sys.exit(command_line(work, __doc__, defaults=DEFAULTS, fixed=FIXED))

@@ -12,6 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can b
 from experiment import command_line  # noqa: E402
 
 DEFAULTS = dict(stochastic_layers=2, n_latent=(4, 2), n_samples=5, preset="fast")
+FIXED = ("stochastic_layers", "conditional")
 ROWS, COLUMNS = 8, 12  # values of z2, and draws of z1 for each
 
 
@@ -37,4 +38,4 @@ def work(session):
 
 
 if __name__ == "__main__":
-    sys.exit(command_line(work, __doc__, defaults=DEFAULTS))
+    sys.exit(command_line(work, __doc__, defaults=DEFAULTS, fixed=FIXED))

@@ -11,6 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can b
 from experiment import command_line  # noqa: E402
 
 DEFAULTS = dict(conditional="learned_prior", n_samples=5, preset="fast")
+FIXED = ("conditional",)
 
 
 def work(session):
@@ -22,4 +23,4 @@ def work(session):
 
 
 if __name__ == "__main__":
-    sys.exit(command_line(work, __doc__, defaults=DEFAULTS))
+    sys.exit(command_line(work, __doc__, defaults=DEFAULTS, fixed=FIXED))

@@ -12,6 +12,7 @@ from experiment import command_line  # noqa: E402
 from tasks.task04 import work  # noqa: E402
 
 DEFAULTS = dict(conditional="standard_prior", n_samples=5, preset="fast")
+FIXED = ("conditional",)
 
 if __name__ == "__main__":
-    sys.exit(command_line(work, __doc__, defaults=DEFAULTS))
+    sys.exit(command_line(work, __doc__, defaults=DEFAULTS, fixed=FIXED))

@@ -37,7 +37,7 @@ def run(name, *flags, **constants):
         setattr(task, constant, value)
     if name == "task06":
         return survey(task.work, task.__doc__, [*map(str, flags)])
-    return command_line(task.work, task.__doc__, [*TINY, *map(str, flags)], task.DEFAULTS)
+    return command_line(task.work, task.__doc__, [*TINY, *map(str, flags)], task.DEFAULTS, task.FIXED)
 
 
 def pictures(folder):
@@ -117,6 +117,22 @@ def test_a_task_does_not_take_up_another_experiment(few_digits, constants, capfd
     assert run("task05", "--run_dir", few_digits / "one") == 2
     error = capfd.readouterr().err
     assert "holds a run with conditional learned_prior, not standard_prior" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "said"),
+    [
+        ("task01", "--n_latent 3", "--n_latent: 3 is not allowed; here it is 2"),
+        ("task01", "--conditional learned_prior", "--conditional: learned_prior is not allowed; here it is no"),
+        ("task02", "--objective vae_elbo", "--objective: vae_elbo is not allowed; here it is dreg"),
+        ("task03", "--stochastic_layers 1 --n_latent 4", "--stochastic_layers: 1 is not allowed; here it is 2"),
+        ("task05", "--conditional no", "--conditional: no is not allowed; here it is standard_prior"),
+    ],
+)
+def test_what_a_task_is_about_cannot_be_changed(name, flags, said, few_digits, capfd):
+    assert run(name, *flags.split()) == 2
+    error = capfd.readouterr().err
+    assert said in error and error.count("\n") == 1 and not list(few_digits.iterdir())
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -47,8 +47,8 @@ def noise_rows(session):
     done = 0
     for objective in ESTIMATORS:
         for k in SAMPLES:
-            settings = dataclasses.replace(config, objective=objective, n_samples=k, backward_samples=None)
-            gradient_noise = make_gradient_noise(settings, model)
+            changes = dict(objective=objective, n_samples=k, batch_size=IMAGES, backward_samples=None)
+            gradient_noise = make_gradient_noise(dataclasses.replace(config, **changes), model)
             for passes, weights in there:
                 if weights is None:
                     model.set_weights(build_model(config, dataset.pixel_means).get_weights())

@@ -82,7 +82,7 @@ def test_task01(few_digits, constants, capfd):
 
 
 def test_task02(few_digits, constants, capfd):
-    assert run("task02", SAMPLES=(1, 4), DRAWS=20, STAGES=(0, 1)) == 0, capfd.readouterr().err
+    assert run("task02", SAMPLES=(1, 128), DRAWS=20, STAGES=(0, 1)) == 0, capfd.readouterr().err
     dreg = few_digits / "1L_dreg_k2_quick_batch_size50_epochs2"
     assert {"dreg_learning_curves.png", "gradient_noise.png"} <= pictures(dreg)
     rows = table(dreg / "gradient_noise.csv")

@@ -14,7 +14,7 @@ from experiment import command_line  # noqa: E402
 DEFAULTS = dict(objective="dreg", n_samples=5, preset="fast")
 FIXED = ("objective",)
 ESTIMATORS = ("iwae_elbo", "dreg", "stl")
-SAMPLES = tuple(2**i for i in range(10))  # k = 1 ... 512
+SAMPLES = (1, 2, 8, 32, 128, 512)
 IMAGES = 10  # training images in the batch whose gradient is looked at
 DRAWS = 200  # gradients of every estimator at every k
 STAGES = (0, 1, 16, 256)  # passes after which a model is looked at, besides the last, where its weights are there

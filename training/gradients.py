@@ -18,8 +18,8 @@ class GradientNoise(NamedTuple):
 def make_gradient_noise(config, model):
     """Returns gradient_noise(x, y, n_draws) -> GradientNoise of config.objective with config.n_samples samples.
 
-    x [batch_size, n_pixels] in {0, 1}; y [batch_size, n_context]. The squared norm of the mean over finitely many draws is too
-    large by the variance of that mean, which is taken off; where nothing is left the ratio is 0.
+    x [batch_size, n_pixels] in {0, 1}; y [batch_size, n_context]. The squared norm of the mean over finitely many draws
+    is too large by the variance of that mean, which is taken off; where nothing is left the ratio is 0.
     """
     gradients = make_gradients(config, model)
     encoder = {id(variable) for block in model.encoder for variable in block.trainable_variables}

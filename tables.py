@@ -77,12 +77,15 @@ def cell_of(config):
 
 
 def _row(label, result, reference, paper):
+    published = [f"{number:.2f}" if number else "" for number in (reference, paper)]
+    if result is None:
+        return "| " + " | ".join([label, "not measured yet", *published, "", "", "", "", ""]) + " |"
     llh, hours = result.llh, result.training["seconds"] / 3600
     value = llh["test_llh"]
     cells = [
         label,
         f"**{value:.2f}** ± {llh['standard_error']:.2f}",
-        *(f"{published:.2f}" if published else "" for published in (reference, paper)),
+        *published,
         f"{value - reference:+.2f}" if reference else "",
         "+".join(map(str, llh["active_units"])),
         f"{result.training['passes']:,}",
@@ -109,8 +112,9 @@ def tables(results):
     }
     for title, (objective, layers, conditional) in SECTIONS.items():
         cells = [(objective, layers, k, conditional) for k in KS]
-        found = [(cell, by_recipe["fast"][cell]) for cell in cells if cell in by_recipe["fast"]]
-        rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in found]
+        shown = [(cell, by_recipe["fast"].get(cell)) for cell in cells]
+        shown = [(cell, result) for cell, result in shown if result or cell in REFERENCE]
+        rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in shown]
         lines += _section(title, rows) if rows else []
     paper = [(cell, r) for cell, r in sorted(by_recipe[None].items(), key=str) if cell and r.config.epochs == -1]
     rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in paper]

@@ -81,7 +81,8 @@ def posterior_pca(run, standardise=False):
                 f"{which} component ({share:.0%} of the variance)"
                 for which, share in zip(("first", "second"), pca.explained_variance_ratio_)
             ]  # fmt: skip
-        scatter_digits(axis, means, labels)
+        artists = scatter_digits(axis, means, labels)
         title = f"posterior means of z{number} ({layers[number - 1].shape[1]} units"
         axis.set(title=title + (", standardised)" if standardise else ")"), xlabel=names[0], ylabel=names[1])
+    figure.legend(handles=artists, loc="outside right center", markerscale=3, title="digit")
     save(figure, run.figures / "posterior_pca.png")

@@ -51,10 +51,16 @@ def show_digits(axis, images, columns=10, title=None):
 
 
 def scatter_digits(axis, points, labels):
-    """A point an image, coloured by its digit; the digit, written amid its points, says it without colour."""
-    for digit, colour in enumerate(DIGIT_COLOURS):
-        axis.scatter(*points[labels == digit].T, s=9, alpha=0.7, color=colour, linewidths=0)
+    """A point an image, coloured by its digit; the digit, written amid its points, says it without colour.
+
+    Returns the points' artists, labelled, for a legend.
+    """
+    artists = [
+        axis.scatter(*points[labels == digit].T, s=9, alpha=0.7, color=colour, linewidths=0, label=str(digit))
+        for digit, colour in enumerate(DIGIT_COLOURS)
+    ]
     for digit, colour in enumerate(DIGIT_COLOURS):
         centre = np.median(points[labels == digit], axis=0)
         axis.text(*centre, str(digit), fontsize=15, weight="bold", color=colour, ha="center", va="center",
                   bbox=dict(boxstyle="round,pad=0.15", fc="white", ec="none", alpha=0.8))  # fmt: skip
+    return artists

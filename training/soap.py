@@ -70,14 +70,19 @@ class SOAP(keras.optimizers.Adam):
 
     def _every(self, n, first, action):
         """action() at every n-th step from step `first` on, counted from 0."""
+
+        def act():
+            action()
+            return 0
+
         due = ops.logical_and(ops.equal(self.iterations % n, 0), self.iterations >= first)
-        ops.cond(due, lambda: (action(), 0)[1], lambda: 0)
+        ops.cond(due, act, lambda: 0)
 
     def _gather(self, gradient, covariances):
-        squares = (lambda g: ops.matmul(g, ops.transpose(g)), lambda g: ops.matmul(ops.transpose(g), g))
-        for covariance, square in zip(covariances, squares):
+        for covariance, g in zip(covariances, (gradient, ops.transpose(gradient))):
             if covariance is not None:
-                covariance.assign_add((1 - self.covariance_decay) * (square(gradient) - covariance))
+                square = ops.matmul(g, ops.transpose(g))
+                covariance.assign_add((1 - self.covariance_decay) * (square - covariance))
 
     def _refresh(self, moments, covariances, bases):
         turns = []  # from the old basis to the new one

@@ -1,5 +1,7 @@
 """SOAP: Adam in the eigenbasis of each weight matrix's gradient covariances (Vyas et al., 2409.11321)."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -50,14 +52,10 @@ class SOAP(keras.optimizers.Adam):
         super().build(variables)
         self._covariances, self._bases = [], []  # of each variable: (of its rows, of its columns), None where unused
         for variable in variables:
-            rotated = [len(variable.shape) == 2 and side <= self.largest_side for side in variable.shape]
-            sides = (
-                [side if use else None for side, use in zip(variable.shape, rotated)] if any(rotated) else [None] * 2
-            )
-            for name, initializer, store in (
-                ("covariance", "zeros", self._covariances), ("basis", "identity", self._bases)
-            ):  # fmt: skip
-                store.append([side and self.add_variable((side, side), initializer, name=name) for side in sides])
+            sides = variable.shape if len(variable.shape) == 2 else (math.inf, math.inf)
+            sides = [side if side <= self.largest_side else None for side in sides]
+            self._covariances.append([n and self.add_variable((n, n), name="covariance") for n in sides])
+            self._bases.append([n and self.add_variable((n, n), "identity", name="basis") for n in sides])
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)

@@ -12,7 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can b
 from experiment import survey  # noqa: E402
 
 FOLDER = "task06"
-IMAGES = 2000  # test images on which a model with and without its inactive units is measured, unless --eval_images
+IMAGES = 1000  # test images on which a model with and without its inactive units is measured, unless --eval_images
 PAPER = {  # Burda et al., Table 1: (objective, layers, k) -> active units in z1 and z2
     ("vae_elbo", 1, 1): "19", ("vae_elbo", 1, 5): "20", ("vae_elbo", 1, 50): "20",
     ("iwae_elbo", 1, 1): "19", ("iwae_elbo", 1, 5): "22", ("iwae_elbo", 1, 50): "25",

@@ -199,7 +199,8 @@ def work(settings, sessions, measure):
     if runs := recipe_runs():
         with whole_file(RECIPE / "comparisons.md") as temporary:
             temporary.write_text(recipe_table(runs))
-        bounds_against_time({folder.name: folder / "metrics.csv" for folder, _ in runs}, RECIPE / "comparisons.png")
+        curves = {path.parent.name: path for path in sorted(RECIPE.glob("*/metrics.csv"))}
+        bounds_against_time(curves, RECIPE / "comparisons.png")
     print(f"{README.name} and results/comparison.png are rebuilt from {len(results)} runs")
 
 

@@ -132,7 +132,7 @@ def activity_histograms(activities, path):
     n_rows = -(-len(activities) // columns)
     figure, axes = plt.subplots(n_rows, columns, figsize=(4.4 * columns, 2.4 * n_rows), layout="constrained",
                                 sharex=True, squeeze=False)  # fmt: skip
-    bins = np.linspace(-8, 1, 46)
+    bins = np.linspace(-8, 3, 56)
     for axis in axes.ravel()[len(activities) :]:
         axis.set_axis_off()
     for axis, (name, layers) in zip(axes.ravel(), activities.items()):
@@ -142,7 +142,7 @@ def activity_histograms(activities, path):
         axis.axvline(-2, color=DIGIT_COLOURS[-1], lw=1, ls="--")
         axis.set_title(name, fontsize=9)
         axis.legend(fontsize=8)
-    figure.supxlabel("log10 of the activity (dashed: the threshold 0.01; at -8: all that is below)")
+    figure.supxlabel("log10 of the activity (dashed: the threshold 0.01; at -8: what is below)")
     figure.supylabel("units")
     save(figure, path)
 

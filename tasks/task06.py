@@ -10,15 +10,22 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
 from experiment import survey  # noqa: E402
+from tables import cell_of  # noqa: E402
 
 FOLDER = "task06"
 IMAGES = 1000  # test images on which a model with and without its inactive units is measured, unless --eval_images
-PAPER = {  # Burda et al., Table 1: (objective, layers, k) -> active units in z1 and z2
+PAPER = {  # Burda et al., Table 1, of models of their sizes: (objective, layers, k) -> active units in z1 and z2
     ("vae_elbo", 1, 1): "19", ("vae_elbo", 1, 5): "20", ("vae_elbo", 1, 50): "20",
     ("iwae_elbo", 1, 1): "19", ("iwae_elbo", 1, 5): "22", ("iwae_elbo", 1, 50): "25",
     ("vae_elbo", 2, 1): "16+5", ("vae_elbo", 2, 5): "17+5", ("vae_elbo", 2, 50): "17+5",
     ("iwae_elbo", 2, 1): "16+5", ("iwae_elbo", 2, 5): "21+5", ("iwae_elbo", 2, 50): "26+7",
 }  # fmt: skip
+
+
+def of_paper(config):
+    """The paper's number of active units where it has such a model, for orientation: its 1-layer models have 50 units."""
+    cell = cell_of(config)
+    return PAPER.get(cell[:3], "") if cell and cell[3] == "no" else ""
 
 
 def without_inactive_units(session, activities, n_images):
@@ -59,7 +66,7 @@ def work(settings, sessions):
         whole, reduced = without_inactive_units(session, units, settings.eval_images or IMAGES)
         rows.append({
             "run": folder.name, "active": active, "units": "+".join(map(str, config.n_latent)),
-            "paper": PAPER.get((config.objective, config.stochastic_layers, config.n_samples), ""),
+            "paper": of_paper(config),
             "log_px": whole, "log_px_active_alone": reduced,
         })  # fmt: skip
         bar.update(number, sum(map(int, active.split("+"))))

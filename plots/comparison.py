@@ -13,7 +13,7 @@ def comparison(sections, ks, sources, path):
     shown = {
         title: key
         for title, key in sections.items()
-        if any((key[0], key[1], k, key[2]) in next(iter(sources.values())) for k in ks)
+        if any((key[0], key[1], k, key[2]) in values for k in ks for values in sources.values())
     }
     columns = min(4, max(1, len(shown)))
     n_rows = -(-max(1, len(shown)) // columns)

@@ -23,7 +23,7 @@ PAPER = {  # Burda et al., Table 1, of models of their sizes: (objective, layers
 
 
 def of_paper(config):
-    """The paper's number of active units where it has such a model, for orientation: its 1-layer models have 50 units."""
+    """The paper's number of active units where it has such a model (its 1-layer ones have 50 units), to go by."""
     cell = cell_of(config)
     return PAPER.get(cell[:3], "") if cell and cell[3] == "no" else ""
 

@@ -76,7 +76,7 @@ def copied(finished, tmp_path):
         ("--ema 1", "--ema: 1.0 is not allowed; less than 1"),
         ("--beta_warmup inf", "--beta_warmup: inf is not allowed; at least 0"),
         ("--dataset cifar10", "--dataset: cifar10 is not allowed; one of mnist"),
-        ("--preset slow", "--preset: slow is not allowed; one of quick"),
+        ("--preset slow", "--preset: slow is not allowed; one of fast, quick"),
         ("--gpu x", "argument --gpu: invalid int value: 'x'"),
         ("--gpu -2", "--gpu: -2 is not allowed; at least -1"),
         ("--eval_images 10001", "--eval_images: 10001 is not allowed; there are 10000 images"),

@@ -141,6 +141,7 @@ def activity_histograms(activities, path):
         axis.hist(shown, bins, stacked=True, color=LINE_COLOURS[: len(layers)], label=labels)
         axis.axvline(-2, color=DIGIT_COLOURS[-1], lw=1, ls="--")
         axis.set_title(name, fontsize=9)
+        axis.tick_params(labelbottom=True)
         axis.legend(fontsize=8)
     figure.supxlabel("log10 of the activity (dashed: the threshold 0.01; at -8: what is below)")
     figure.supylabel("units")

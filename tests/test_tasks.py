@@ -14,6 +14,7 @@ import config as settings
 import experiment
 from config import ROOT, Config
 from experiment import build_model, command_line, survey
+from files import Run
 from training.gradients import make_gradient_noise
 from training.steps import make_gradients
 
@@ -109,7 +110,9 @@ def test_task06(few_digits, constants, capfd):
 
 
 def test_a_task_does_not_take_up_another_experiment(few_digits, constants, capfd):
-    assert run("task04", "--run_dir", few_digits / "one") == 0
+    begun = Run(few_digits / "one")
+    begun.begin(Config(conditional="learned_prior").resolved())
+    del begun  # and its lock
     assert run("task05", "--run_dir", few_digits / "one") == 2
     error = capfd.readouterr().err
     assert "holds a run with conditional learned_prior, not standard_prior" in error and error.count("\n") == 1

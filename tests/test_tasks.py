@@ -61,18 +61,20 @@ def constants(monkeypatch):
 
 
 def test_task01(few_digits, constants, capfd):
-    assert run("task01", PER_DIGIT=1, SAMPLES=2000, SHOWN=20) == 0, capfd.readouterr().err
+    assert run("task01", chosen=lambda labels: np.arange(3), SAMPLES=2000, SHOWN=20) == 0, capfd.readouterr().err
     (folder,) = few_digits.iterdir()
-    assert {"manifold.png", *(f"{i}.png" for i in range(10))} <= pictures(folder / "figures")
+    assert {"manifold.png", *(f"{i}.png" for i in range(3))} <= pictures(folder / "figures")
     rows = table(folder / "posteriors.csv")
-    assert [int(row["digit"]) for row in rows] == list(range(10))
+    assert [(int(row["test_image"]), int(row["digit"])) for row in rows] == [(0, 7), (1, 2), (2, 1)]
     # After two passes q misses many a posterior, and then samples estimate too low; they never estimate much too high.
     above = np.array([float(row["log_px_grid"]) - float(row["log_px_k2000"]) for row in rows])
-    assert np.abs(above).min() < 0.2 and above.min() > -1.5
+    assert np.abs(above).min() < 0.5 and above.min() > -1.5
     assert all(float(row["kl_q_p"]) > 0 and 1 <= float(row["effective_samples"]) <= 2000 for row in rows)
     capfd.readouterr()
     trained = (folder / "model.weights.h5").stat().st_mtime_ns
-    assert run("task01", PER_DIGIT=1, SAMPLES=2000, SHOWN=20) == 0  # from the weights that are there
+    assert (
+        run("task01", chosen=lambda labels: np.arange(3), SAMPLES=2000, SHOWN=20) == 0
+    )  # from the weights that are there
     assert (folder / "model.weights.h5").stat().st_mtime_ns == trained
     out, err = capfd.readouterr()
     assert "test_llh.json has it" in out and "training" not in out and err == ""

@@ -61,17 +61,19 @@ def test_bases_become_the_eigenvectors_of_the_covariances():
     np.testing.assert_allclose(np.sqrt(optimizer._velocities[0].numpy()), scales, rtol=0.6)
 
 
-def test_a_refresh_turns_the_first_moment_exactly():
+def test_a_refresh_turns_the_first_moment_exactly_and_the_second_as_if_uncorrelated():
     generator = np.random.default_rng(2)
     optimizer = SOAP(1e-3, refresh_every=100)
     steps(optimizer, lambda *_: generator.normal(size=(6, 4)), np.zeros((6, 4)), 120)
     moments, bases = (optimizer._momentums[0], optimizer._velocities[0]), optimizer._bases[0]
     before = rotate(moments[0], *bases, back=True).numpy()
-    old_basis, old_scale = bases[0].numpy(), moments[1].numpy().sum()
+    old_bases, old_velocity = [basis.numpy() for basis in bases], moments[1].numpy()
     optimizer._refresh(moments, optimizer._covariances[0], bases)
-    assert np.abs(bases[0].numpy() - old_basis).max() > 0.01
+    assert np.abs(bases[0].numpy() - old_bases[0]).max() > 0.01
     np.testing.assert_allclose(rotate(moments[0], *bases, back=True).numpy(), before, atol=1e-6)
-    np.testing.assert_allclose(moments[1].numpy().sum(), old_scale, rtol=1e-4)
+    left, right = (np.square(old.T @ new.numpy()) for old, new in zip(old_bases, bases))
+    np.testing.assert_allclose(moments[1].numpy(), left.T @ old_velocity @ right, rtol=1e-3)
+    assert np.abs(moments[1].numpy() - old_velocity).max() > 1e-3 * old_velocity.max()
 
 
 @pytest.mark.parametrize("jit", [False, True])

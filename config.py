@@ -66,8 +66,8 @@ class Config:
         0.0, float, "passes over which the learning rate grows from 0, with --schedule cosine", minimum=0
     )
     grow_samples: float = setting(
-        0.0, float, "the share of the passes that use a tenth of the samples, rounded up; the others, at the end, use"
-        " them all", minimum=0, below=1,
+        0.0, float, "the share of the passes, at the beginning, that use one sample; the others use them all",
+        minimum=0, below=1,
     )  # fmt: skip
     beta_warmup: float = setting(0.0, float, "passes over which the KL term's weight grows from 0 to 1", minimum=0)
     ema: float = setting(
@@ -133,11 +133,8 @@ class Config:
             raise UsageError(f"--rate_warmup: {self.rate_warmup} is not allowed; less than the {self.passes} passes")
         if self.backward_samples is not None and self.objective not in ("iwae_elbo", "iwae_eq14"):
             raise UsageError(f"--backward_samples: only with iwae_elbo or iwae_eq14, not with {self.objective}")
-        if self.backward_samples is not None and self.backward_samples > min(self.samples_at(0), self.n_samples):
-            raise UsageError(
-                f"--backward_samples: {self.backward_samples} is not allowed; at most --n_samples, or a tenth of it"
-                " with --grow_samples"
-            )
+        if (self.backward_samples or 0) > self.n_samples:
+            raise UsageError(f"--backward_samples: {self.backward_samples} is not allowed; at most --n_samples")
         if self.schedule == "paper" and self.learning_rate != Config.learning_rate:
             raise UsageError("--learning_rate: only with --epochs N; the paper's schedule sets its own")
 
@@ -148,7 +145,7 @@ class Config:
 
     def samples_at(self, number):
         """Importance samples k in pass `number`, counted from 0."""
-        return -(-self.n_samples // 10) if number < int(self.grow_samples * self.passes) else self.n_samples
+        return 1 if number < int(self.grow_samples * self.passes) else self.n_samples
 
     def _name(self):
         """A folder name that tells this experiment from others: the usual facts, then every other departure."""

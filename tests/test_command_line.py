@@ -86,7 +86,6 @@ def copied(finished, tmp_path):
         ("--rate_warmup 1 --epochs 3", "--rate_warmup: only with --schedule cosine"),
         ("--rate_warmup 3 --epochs 3 --schedule cosine", "--rate_warmup: 3.0 is not allowed; less than the 3 passes"),
         ("--grow_samples 1", "--grow_samples: 1.0 is not allowed; less than 1"),
-        ("--n_samples 50 --grow_samples 0.5 --backward_samples 6 --epochs 4", "--backward_samples: 6 is not allowed"),
         ("--nonsense", "unrecognized arguments: --nonsense"),
         ("--n_sample 5", "unrecognized arguments: --n_sample 5"),
         ("--resume --eval_only", "--eval_only: not together with --resume"),

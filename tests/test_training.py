@@ -1,5 +1,6 @@
 """The training loop: what a step does, and that nothing but the seed decides what comes out."""
 
+import csv
 import dataclasses
 import os
 import signal
@@ -142,9 +143,12 @@ def test_samples_grow_from_a_tenth(tmp_path, digits, monkeypatch):
         return lambda *data: (taken.append((config.n_samples, int(data[-1] - data[-2]))), run(*data))[1]
 
     monkeypatch.setattr(loop, "make_steps", make_steps_and_note)
-    run_training(tmp_path / "run", digits, dataclasses.replace(TINY, n_samples=11, epochs=4, grow_samples=0.5))
+    config = dataclasses.replace(TINY, n_samples=11, epochs=4, grow_samples=0.5)
+    rows = list(csv.DictReader(run_training(tmp_path / "run", digits, config)[1].splitlines()))
+    assert [row["n_samples"] for row in rows] == ["1", "1", "11", "11", "11"]
+    assert [row["test_iwae_elbo"] == row["test_vae_elbo"] for row in rows] == [True, True, False, False, False]
     assert [k for k, _ in taken] == sorted(k for k, _ in taken)
-    assert {k: sum(n for samples, n in taken if samples == k) for k in (2, 11)} == {2: 40, 11: 40}
+    assert {k: sum(n for samples, n in taken if samples == k) for k in (1, 11)} == {1: 40, 11: 40}
 
 
 def test_cosine_schedule_warms_up_and_comes_down():

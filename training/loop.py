@@ -56,7 +56,8 @@ class _Training:
         conditional = config.conditional != "no"
         self.data = tf.constant(dataset.train_images), tf.constant(dataset.context("train", conditional))
         self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(n) for n in range(config.passes)}}
-        self.bounds = make_bounds(model, config.n_samples, config.jit == "on")
+        monitored_with = {*self.steps_with, config.n_samples}
+        self.bounds_with = {k: make_bounds(model, k, config.jit == "on") for k in monitored_with}
         self.activity = make_activity(model, jit=config.jit == "on")
         train_means = every(dataset.train_images, MONITORED) / 255.0
         generator = np.random.default_rng([config.seed, Stream.MONITOR])
@@ -72,7 +73,9 @@ class _Training:
         self.saved_at = self.counted_to = time.monotonic()
 
     def _make_steps(self, n_samples):
-        config = dataclasses.replace(self.config, n_samples=n_samples)
+        through = self.config.backward_samples
+        through = None if n_samples <= (through or 0) else through
+        config = dataclasses.replace(self.config, n_samples=n_samples, backward_samples=through)
         return make_steps(config, self.model, self.optimizer, self.steps_per_pass)
 
     def run_to_the_end(self):
@@ -161,8 +164,8 @@ class _Training:
         self.saved_at = self.counted_to = now
 
     def _look(self, passes_done):
-        """Logs the bounds after this many passes, once; keeps weights and images from the prior after 0, 1, 2, 4, ...,
-        the last."""
+        """Logs the bounds after this many passes, once, with as many samples as training goes on with; keeps weights
+        and images from the prior after 0, 1, 2, 4, ..., the last."""
         step = passes_done * self.steps_per_pass
         if self.log.has(step):
             return
@@ -178,9 +181,10 @@ class _Training:
                 "step": step,
                 "seconds": round(float(self.checkpoints.seconds.numpy()) + time.monotonic() - self.counted_to, 1),
                 "learning_rate": float(self.optimizer.learning_rate.numpy()),
+                "n_samples": (n_samples := self.config.samples_at(passes_done)),
             }
             for name, (x, y) in self.monitored.items():
-                values = self.bounds(x, y, stateless_seed(self.config.seed, Stream.MONITOR, 0))
+                values = self.bounds_with[n_samples](x, y, stateless_seed(self.config.seed, Stream.MONITOR, 0))
                 row |= {f"{name}_{key}": value for key, value in values.items()}
             activity = self.activity(*self.monitored["test"], self.config.seed)
             row |= {f"active_z{i}": int(np.sum(units > ACTIVE)) for i, units in enumerate(activity, 1)}

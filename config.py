@@ -89,6 +89,10 @@ class Config:
         None, int, "test images to measure, spread evenly over the test set (all)", session=True, minimum=1
     )
     run_dir: str | None = setting(None, str, "the run's folder (results/NAME, named after the flags)", session=True)
+    start_from: str | None = setting(
+        None, str, "folder of a run with the same beginning (see --grow_samples), to be taken over instead of trained"
+        " again", session=True,
+    )  # fmt: skip
     data_dir: str | None = setting(None, str, "folder with IDX files or mnist.npz, looked in first", session=True)
     gpu: int = setting(0, int, "the GPU to use, if there is one; -1: the CPU", session=True, minimum=-1)
     threads: int = setting(0, int, "CPU threads; 0: one per core", session=True, minimum=0)
@@ -135,6 +139,8 @@ class Config:
             raise UsageError(f"--backward_samples: only with iwae_elbo or iwae_eq14, not with {self.objective}")
         if (self.backward_samples or 0) > self.n_samples:
             raise UsageError(f"--backward_samples: {self.backward_samples} is not allowed; at most --n_samples")
+        if self.start_from and not self.passes_alike:
+            raise UsageError("--start_from: only with --grow_samples, whose passes with one sample runs can share")
         if self.schedule == "paper" and self.learning_rate != Config.learning_rate:
             raise UsageError("--learning_rate: only with --epochs N; the paper's schedule sets its own")
 
@@ -143,9 +149,14 @@ class Config:
         """Passes over the training images in all."""
         return PAPER_PASSES if self.epochs == -1 else self.epochs
 
+    @property
+    def passes_alike(self):
+        """Passes at the beginning that use one sample, whatever k is."""
+        return int(self.grow_samples * self.passes)
+
     def samples_at(self, number):
         """Importance samples k in pass `number`, counted from 0."""
-        return 1 if number < int(self.grow_samples * self.passes) else self.n_samples
+        return 1 if number < self.passes_alike else self.n_samples
 
     def _name(self):
         """A folder name that tells this experiment from others: the usual facts, then every other departure."""
@@ -162,6 +173,12 @@ class Config:
     def experiment(self):
         """The settings that make the result what it is: what is saved, and what a resumed run must share."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in SESSION}
+
+    def beginning(self):
+        """The settings that decide the passes with one sample, where the bounds of VAE and IWAE are the same."""
+        same = {"iwae_elbo", "iwae_eq14", "vae_elbo"}
+        objective = "vae_elbo" if self.objective in same else self.objective
+        return self.experiment() | {"n_samples": 1, "objective": objective, "backward_samples": None}
 
 
 SESSION = {field.name for field in dataclasses.fields(Config) if field.metadata["session"]}
@@ -204,16 +221,18 @@ def _text(value):
     return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def load_experiment(path):
-    """The settings saved in a run's config.json, as keywords of Config. Raises UsageError; unknown keys are refused."""
+def load_experiment(path, flag="run_dir"):
+    """The settings saved in a run's config.json, as keywords of Config. Raises UsageError, which names `flag`; unknown
+    keys are refused.
+    """
     try:
         saved = json.loads(pathlib.Path(path).read_text())["experiment"]
     except FileNotFoundError:
-        raise UsageError(f"--run_dir: no run in {pathlib.Path(path).parent} (it has no config.json)") from None
+        raise UsageError(f"--{flag}: no run in {pathlib.Path(path).parent} (it has no config.json)") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--run_dir: {path} cannot be read ({type(error).__name__}: {error})") from None
+        raise UsageError(f"--{flag}: {path} cannot be read ({type(error).__name__}: {error})") from None
     if unknown := sorted(set(saved) - set(Config().experiment())):
-        raise UsageError(f"--run_dir: {path} has settings this version does not know: {', '.join(unknown)}")
+        raise UsageError(f"--{flag}: {path} has settings this version does not know: {', '.join(unknown)}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
 
 
@@ -262,6 +281,8 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     resume, eval_only = given.pop("resume", False), given.pop("eval_only", False)
     if resume and eval_only:
         raise UsageError("--eval_only: not together with --resume")
+    if (resume or eval_only) and "start_from" in given:
+        raise UsageError("--start_from: for a new run only, without --resume and --eval_only")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     preset = given.get("preset", (defaults or {}).get("preset"))
     if preset is not None and preset not in PRESETS:
@@ -287,7 +308,7 @@ def parse_session_flags(argv=None, description=None, **flags):
 
     flags: name -> help, of switches of its own. Raises UsageError, or exits with code 2 and one line.
     """
-    parser, group = _parser(description, SESSION - {"run_dir"})
+    parser, group = _parser(description, SESSION - {"run_dir", "start_from"})
     for name, help in flags.items():
         group.add_argument(f"--{name}", action="store_true", help=help)
     given = vars(parser.parse_args(argv))

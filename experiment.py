@@ -71,8 +71,21 @@ def _open(config, resume=False, eval_only=False, take_up=False):
                 raise UsageError(f"--run_dir: {run.path} holds a run with {name} {saved[name]}, not {value}")
         eval_only = run.weights.exists()
         resume = not eval_only and run.has_checkpoints()
+    if config.start_from and not (resume or eval_only):
+        _check_beginning(config)
     run.begin(config, resume, eval_only)
     return run, resume, eval_only
+
+
+def _check_beginning(config):
+    """Raises UsageError unless the run in --start_from has the beginning that `config` asks for."""
+    other = Run(config.start_from, lock=False)
+    saved = Config(**load_experiment(other.config, "start_from")).resolved().beginning()
+    for name, value in config.beginning().items():
+        if value != saved[name]:
+            raise UsageError(f"--start_from: {other.path} has {name} {_text(saved[name])}, not {_text(value)}")
+    if not other.beginning.with_suffix(".index").exists():
+        raise UsageError(f"--start_from: {other.path} has no checkpoint after its {config.passes_alike} such passes")
 
 
 def _with_tensorflow(work, config, run):
@@ -145,7 +158,7 @@ class Session:
 
     def sibling(self, **changes):
         """The Session of the same experiment with other settings, trained, in the folder that these name."""
-        config = dataclasses.replace(self.config, **changes, run_dir=None).resolved()
+        config = dataclasses.replace(self.config, **changes, run_dir=None, start_from=None).resolved()
         sibling = Session(config, *_open(config, take_up=True))
         print(f"run:    {sibling.run.path}", flush=True)
         sibling.train_or_load()

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import tempfile
 
@@ -54,12 +55,13 @@ def write_csv(path, rows):
 
 
 class Run:
-    """The files of one run. Opening it for writing takes a lock that ends with the process.
+    """The files of one run. Opening it takes a lock that ends with the process.
 
-    path: the folder. Raises UsageError where it cannot be written or another process writes there.
+    path: the folder. lock: False to look at it only.
+    Raises UsageError where it cannot be written or another process writes there.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, lock=True):
         self.path = pathlib.Path(path)
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.csv"
@@ -67,10 +69,12 @@ class Run:
         self.training = self.path / "training.json"
         self.test_llh = self.path / "test_llh.json"
         self.checkpoints = self.path / "checkpoints"
+        self.beginning = self.checkpoints / "beginning"  # the checkpoint after the passes with one sample
         self.arrays = self.path / "arrays"  # what the figures are drawn from
         self.figures = self.path / "figures"
         self.tensorboard = self.path / "tensorboard"
-        self._take()
+        if lock:
+            self._take()
 
     def _take(self):
         try:
@@ -91,13 +95,22 @@ class Run:
         """Where the weights after so many passes are kept, for those passes that keep them."""
         return self.arrays / f"after_{passes:04d}.weights.h5"
 
+    def take_over(self, other, passes):
+        """Copies from the Run `other` what it logged and kept before `passes` passes were done."""
+        with open(other.metrics, newline="") as file:
+            write_csv(self.metrics, [row for row in csv.DictReader(file) if int(row["pass"]) < passes])
+        for path in other.arrays.glob("*_[0-9][0-9][0-9][0-9].*"):  # the number of passes done
+            if int(path.name.split(".")[0].split("_")[-1]) < passes:
+                with whole_file(self.arrays / path.name) as temporary:
+                    shutil.copyfile(path, temporary)
+
     @staticmethod
     def has_weights(path):
         """Whether the folder `path` holds a finished run."""
         return (pathlib.Path(path) / "model.weights.h5").exists()
 
     def has_checkpoints(self):
-        return any(self.checkpoints.glob("*.index"))
+        return any(self.checkpoints.glob("ckpt-*.index"))
 
     def begin(self, config, resume=False, eval_only=False):
         """Writes config.json of a new run, or checks that there is one to resume or evaluate. Raises UsageError."""

@@ -83,6 +83,9 @@ def copied(finished, tmp_path):
         ("--held_out 500 --eval_images 501", "--eval_images: 501 is not allowed; there are 500 images"),
         ("--held_out 60000", "--held_out: 60000 leaves no images of mnist to train on"),
         ("--optimizer muon", "--optimizer: muon is not allowed; one of adam, soap"),
+        ("--start_from {tmp} --epochs 3", "--start_from: only with --grow_samples"),
+        ("--start_from {tmp}/none --preset fast", "--start_from: no run in"),
+        ("--start_from {tmp} --resume", "--start_from: for a new run only"),
         ("--rate_warmup 1 --epochs 3", "--rate_warmup: only with --schedule cosine"),
         ("--rate_warmup 3 --epochs 3 --schedule cosine", "--rate_warmup: 3.0 is not allowed; less than the 3 passes"),
         ("--grow_samples 1", "--grow_samples: 1.0 is not allowed; less than 1"),
@@ -166,6 +169,17 @@ def test_two_runs_cannot_write_into_one_folder(copied, capfd):
     error = capfd.readouterr().err
     assert "another process is writing" in error and error.count("\n") == 1
     del run
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"), [("vae_elbo", "has no checkpoint after its 2 such passes"), ("dreg", "not dreg")]
+)
+def test_starting_from_a_run_with_no_such_beginning(objective, said, tmp_path, capfd):
+    flags = "--epochs 4 --grow_samples 0.5 --objective".split()
+    other = parse_flags([*flags, "iwae_elbo", "--run_dir", str(tmp_path / "other")])[0]
+    Run(tmp_path / "other").begin(other)
+    assert in_process(*flags, objective, "--start_from", tmp_path / "other", "--run_dir", tmp_path / "new") == 2
+    assert said in capfd.readouterr().err
 
 
 def test_eval_only_without_weights(copied, capfd):

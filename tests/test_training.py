@@ -1,5 +1,6 @@
 """The training loop: what a step does, and that nothing but the seed decides what comes out."""
 
+import contextlib
 import csv
 import dataclasses
 import os
@@ -14,7 +15,7 @@ from experiment import build_model
 from files import Run
 from models import IWAE, OBJECTIVES
 from training import loop, steps
-from training.checkpoints import CheckpointError
+from training.checkpoints import CheckpointError, Checkpoints
 from training.loop import Interrupted, TrainingDiverged, train
 from training.schedule import learning_rate, make_optimizer
 from training.steps import binarise, make_gradients, make_steps, n_portions, resample, take_samples
@@ -149,6 +150,30 @@ def test_samples_grow_from_a_tenth(tmp_path, digits, monkeypatch):
     assert [row["test_iwae_elbo"] == row["test_vae_elbo"] for row in rows] == [True, True, False, False, False]
     assert [k for k, _ in taken] == sorted(k for k, _ in taken)
     assert {k: sum(n for samples, n in taken if samples == k) for k in (1, 11)} == {1: 40, 11: 40}
+
+
+def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):
+    """It ends as if it had been trained by itself, bit for bit, what was logged included."""
+    config = dataclasses.replace(TINY, n_samples=5, objective="vae_elbo", epochs=2, grow_samples=0.5, ema=0.9)
+    run_training(tmp_path / "other", digits, dataclasses.replace(config, n_samples=3, objective="iwae_elbo"))
+    expected = run_training(tmp_path / "whole", digits, config)
+    started = dataclasses.replace(config, start_from=str(tmp_path / "other"))
+    assert same(run_training(tmp_path / "started", digits, started), expected)
+    assert (tmp_path / "started/arrays/prior_pass_0000.npz").exists()
+
+
+def test_a_beginning_of_other_settings_is_refused(tmp_path, digits):
+    config = dataclasses.replace(TINY, epochs=2, grow_samples=0.5, run_dir=str(tmp_path)).resolved()
+    model = build_model(config, digits.pixel_means)
+    checkpoints = Checkpoints(tmp_path, config, model, make_optimizer(config, 20, model))
+    checkpoints.save()
+    checkpoints.save_beginning(tmp_path / "beginning")
+    for changes, refused in (dict(n_samples=7, objective="iwae_eq14"), False), (dict(objective="dreg"), True):
+        checkpoints = Checkpoints(
+            tmp_path, dataclasses.replace(config, **changes), model, make_optimizer(config, 20, model)
+        )
+        with pytest.raises(CheckpointError, match="another experiment") if refused else contextlib.nullcontext():
+            checkpoints.start_from(tmp_path / "beginning")
 
 
 def test_cosine_schedule_warms_up_and_comes_down():

@@ -9,6 +9,12 @@ import tensorflow as tf
 from config import Config
 
 
+def _described(settings):
+    """Settings as text, without the usual ones, so that one added later does not disown older checkpoints."""
+    usual = Config().experiment()
+    return json.dumps({name: value for name, value in settings.items() if value != usual[name]}, sort_keys=True)
+
+
 class CheckpointError(Exception):
     """No checkpoint could be used; the message is one line."""
 
@@ -22,9 +28,7 @@ class Checkpoints:
 
     def __init__(self, folder, config, model, optimizer):
         self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        usual = Config().experiment()  # left out, so that a setting added later does not disown older checkpoints
-        settings = {name: value for name, value in config.experiment().items() if value != usual[name]}
-        self.expected = json.dumps(settings, sort_keys=True)
+        self.expected, self.beginning = _described(config.experiment()), _described(config.beginning())
         self.settings = tf.Variable(self.expected, trainable=False)
         self.model, self.optimizer = model, optimizer
         self.checkpoint = tf.train.Checkpoint(
@@ -54,24 +58,36 @@ class Checkpoints:
         self.manager.save(checkpoint_number=self.step)
         return True
 
+    def save_beginning(self, path):
+        """Saves at the present step, under `path`, for other runs with this beginning."""
+        self.settings.assign(self.beginning)
+        self.checkpoint.write(str(path))
+        self.settings.assign(self.expected)
+
+    def start_from(self, path):
+        """Restores what save_beginning saved. Raises CheckpointError."""
+        if (reason := self._try(str(path), self.beginning)) is not None:
+            raise CheckpointError(f"--start_from: checkpoint {path} is not used: {reason}")
+        self.settings.assign(self.expected)
+
     def restore(self):
         """Restores the newest checkpoint that is whole and this experiment's. Each that is not is named on stderr.
 
         Raises CheckpointError if there is none.
         """
         for path in self._on_disk():
-            reason = self._try(path)
+            reason = self._try(path, self.expected)
             if reason is None:
                 return path
             print(f"checkpoint {path} is not used: {reason}", file=sys.stderr)
         raise CheckpointError(f"--resume: no usable checkpoint in {self.folder}")
 
-    def _try(self, path):
-        """Restores `path`, or returns why not."""
+    def _try(self, path, expected):
+        """Restores `path`, of a run with the settings `expected`, or returns why not."""
         try:
             saved = tf.train.load_checkpoint(path)
             stored = saved.get_tensor("settings/.ATTRIBUTES/VARIABLE_VALUE").decode()
-            if stored != self.expected:
+            if stored != expected:
                 return f"it belongs to another experiment, {stored}"
             for name in saved.get_variable_to_shape_map():  # read it all, and with it check its sums, before using any
                 saved.get_tensor(name)

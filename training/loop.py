@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from data import N_LABELS
 from evaluation import ACTIVE, every, make_activity, make_bounds
-from files import whole_file
+from files import Run, whole_file
 from training.checkpoints import Checkpoints
 from training.log import Log
 from training.schedule import make_optimizer
@@ -52,6 +52,8 @@ class _Training:
         if resume:
             path = self.checkpoints.restore()
             print(f"resuming at step {self.checkpoints.step} of {self.total}, from {path}", flush=True)
+        elif config.start_from:
+            self._take_over(Run(config.start_from, lock=False))
         self.log = Log(run, self.checkpoints.step)
         conditional = config.conditional != "no"
         self.data = tf.constant(dataset.train_images), tf.constant(dataset.context("train", conditional))
@@ -78,6 +80,13 @@ class _Training:
         config = dataclasses.replace(self.config, n_samples=n_samples, backward_samples=through)
         return make_steps(config, self.model, self.optimizer, self.steps_per_pass)
 
+    def _take_over(self, other):
+        """Starts after the passes that this run has in common with `other`, which has done them."""
+        self.checkpoints.start_from(other.beginning)
+        self.run.take_over(other, self.config.passes_alike)
+        seconds = duration(float(self.checkpoints.seconds.numpy()))
+        print(f"starting at step {self.checkpoints.step} of {self.total}, after {seconds} in {other.path}", flush=True)
+
     def run_to_the_end(self):
         handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -101,6 +110,8 @@ class _Training:
 
     def _one_pass(self, number):
         """What is left of pass `number`, counted from 0."""
+        if number and self.checkpoints.step == self.config.passes_alike * self.steps_per_pass:
+            self.checkpoints.save_beginning(self.run.beginning)
         self._look(number)
         order = np.random.default_rng([self.config.seed, Stream.SHUFFLE, number]).permutation(self.n_images)
         order = tf.constant(order, tf.int32)

@@ -66,9 +66,10 @@ class Config:
         0.0, float, "passes over which the learning rate grows from 0, with --schedule cosine", minimum=0
     )
     grow_samples: float = setting(
-        0.0, float, "the share of the passes, at the beginning, that use one sample; the others use them all",
+        0.0, float, "the share of the passes, at the beginning, that use --first_samples; the others use all samples",
         minimum=0, below=1,
     )  # fmt: skip
+    first_samples: int = setting(1, int, "samples of the first passes, where --n_samples is more", minimum=1)
     beta_warmup: float = setting(0.0, float, "passes over which the KL term's weight grows from 0 to 1", minimum=0)
     ema: float = setting(
         0.0, float, "average the weights with this decay (0.999, say) and test the average; 0: off", minimum=0, below=1
@@ -111,6 +112,7 @@ class Config:
             self,
             n_hidden=self.n_hidden or n_hidden,
             n_latent=self.n_latent or n_latent,
+            first_samples=min(self.first_samples, self.n_samples),
             schedule=self.schedule or ("paper" if self.epochs == -1 else "constant"),
         )
 
@@ -140,7 +142,7 @@ class Config:
         if (self.backward_samples or 0) > self.n_samples:
             raise UsageError(f"--backward_samples: {self.backward_samples} is not allowed; at most --n_samples")
         if self.start_from and not self.passes_alike:
-            raise UsageError("--start_from: only with --grow_samples, whose passes with one sample runs can share")
+            raise UsageError("--start_from: only with --grow_samples, whose first passes other runs can share")
         if self.schedule == "paper" and self.learning_rate != Config.learning_rate:
             raise UsageError("--learning_rate: only with --epochs N; the paper's schedule sets its own")
 
@@ -151,18 +153,19 @@ class Config:
 
     @property
     def passes_alike(self):
-        """Passes at the beginning that use one sample, whatever k is."""
+        """Passes at the beginning that use `first_samples`."""
         return int(self.grow_samples * self.passes)
 
     def samples_at(self, number):
         """Importance samples k in pass `number`, counted from 0."""
-        return 1 if number < self.passes_alike else self.n_samples
+        return self.first_samples if number < self.passes_alike else self.n_samples
 
     def _name(self):
         """A folder name that tells this experiment from others: the usual facts, then every other departure."""
         named = {"stochastic_layers", "objective", "n_samples", "preset"}
         preset = PRESETS.get(self.preset, {})
-        usual = Config(**{"epochs": self.epochs} | preset, stochastic_layers=self.stochastic_layers)._complete()
+        same = dict(epochs=self.epochs, stochastic_layers=self.stochastic_layers, n_samples=self.n_samples)
+        usual = Config(**same | preset)._complete()
         usual = usual.experiment() | {"epochs": preset.get("epochs", Config.epochs)}
         parts = [f"{self.stochastic_layers}L", self.objective, f"k{self.n_samples}", self.preset]
         for key, value in self.experiment().items():
@@ -175,10 +178,11 @@ class Config:
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in SESSION}
 
     def beginning(self):
-        """The settings that decide the passes with one sample, where the bounds of VAE and IWAE are the same."""
-        same = {"iwae_elbo", "iwae_eq14", "vae_elbo"}
-        objective = "vae_elbo" if self.objective in same else self.objective
-        return self.experiment() | {"n_samples": 1, "objective": objective, "backward_samples": None}
+        """The settings that decide the first passes. With one sample the bounds of VAE and IWAE are the same."""
+        k, through = self.first_samples, self.backward_samples
+        one = k == 1 and self.objective in ("iwae_elbo", "iwae_eq14", "vae_elbo")
+        same = {"n_samples": k, "backward_samples": through if k > (through or k) else None}
+        return self.experiment() | same | {"objective": "vae_elbo" if one else self.objective}
 
 
 SESSION = {field.name for field in dataclasses.fields(Config) if field.metadata["session"]}
@@ -193,6 +197,7 @@ PRESETS = {
         schedule="cosine",
         rate_warmup=1.0,
         grow_samples=0.67,
+        first_samples=5,
         ema=0.999,
     ),
     # The README's first run: about three minutes on two CPU cores, evaluation included.

@@ -69,7 +69,7 @@ class Run:
         self.training = self.path / "training.json"
         self.test_llh = self.path / "test_llh.json"
         self.checkpoints = self.path / "checkpoints"
-        self.beginning = self.checkpoints / "beginning"  # the checkpoint after the passes with one sample
+        self.beginning = self.checkpoints / "beginning"  # the checkpoint after the first passes of a run whose k grows
         self.arrays = self.path / "arrays"  # what the figures are drawn from
         self.figures = self.path / "figures"
         self.tensorboard = self.path / "tensorboard"

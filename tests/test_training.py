@@ -144,7 +144,7 @@ def test_samples_grow_from_a_tenth(tmp_path, digits, monkeypatch):
         return lambda *data: (taken.append((config.n_samples, int(data[-1] - data[-2]))), run(*data))[1]
 
     monkeypatch.setattr(loop, "make_steps", make_steps_and_note)
-    config = dataclasses.replace(TINY, n_samples=11, epochs=4, grow_samples=0.5)
+    config = dataclasses.replace(TINY, n_samples=11, epochs=4, grow_samples=0.5, first_samples=1)
     rows = list(csv.DictReader(run_training(tmp_path / "run", digits, config)[1].splitlines()))
     assert [row["n_samples"] for row in rows] == ["1", "1", "11", "11", "11"]
     assert [row["test_iwae_elbo"] == row["test_vae_elbo"] for row in rows] == [True, True, False, False, False]

@@ -9,7 +9,7 @@ import statistics
 import sys
 from typing import NamedTuple
 
-from config import RESULTS, ROOT, Config, load_experiment
+from config import PRESETS, RESULTS, ROOT, Config, load_experiment
 from experiment import survey
 
 README = ROOT / "README.md"
@@ -76,6 +76,18 @@ def cell_of(config):
     return objective, config.stochastic_layers, config.n_samples, config.conditional
 
 
+def follows(config, preset):
+    """Whether a run has every setting of a preset (None: of the paper's schedule) and may fill a cell of its table."""
+    names = ("stochastic_layers", "n_hidden", "n_latent", "conditional", "objective", "n_samples", "seed")
+    model = {name: getattr(config, name) for name in names}
+    return config.experiment() == Config(preset=preset, **PRESETS.get(preset, {}), **model).resolved().experiment()
+
+
+def _cells(results, preset):
+    """The runs of a preset with the first seed: cell -> Result."""
+    return {cell_of(r.config): r for r in results if r.config.seed == 0 and follows(r.config, preset)}
+
+
 def _row(label, result, reference, paper):
     published = [f"{number:.2f}" if number else "" for number in (reference, paper)]
     if result is None:
@@ -106,21 +118,18 @@ def _section(title, rows):
 def tables(results):
     """The README's tables as Markdown. results: [Result]."""
     lines = []
-    by_recipe = {
-        recipe: {cell_of(r.config): r for r in results if r.config.preset == recipe and r.config.seed == 0}
-        for recipe in ("fast", None)
-    }
+    fast, paper = _cells(results, "fast"), _cells(results, None)
     for title, (objective, layers, conditional) in SECTIONS.items():
         cells = [(objective, layers, k, conditional) for k in KS]
-        shown = [(cell, by_recipe["fast"].get(cell)) for cell in cells]
+        shown = [(cell, fast.get(cell)) for cell in cells]
         shown = [(cell, result) for cell, result in shown if result or cell in REFERENCE]
         rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in shown]
         lines += _section(title, rows) if rows else []
-    paper = [(cell, r) for cell, r in sorted(by_recipe[None].items(), key=str) if cell and r.config.epochs == -1]
-    rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in paper]
+    shown = [(cell, result) for cell, result in sorted(paper.items(), key=str) if cell]
+    rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in shown]
     lines += _section("The paper's own schedule, IWAE, 1 stochastic layer", rows) if rows else []
     lines += _seeds(results)
-    met = [r.llh["test_llh"] >= REFERENCE[cell] for cell, r in by_recipe["fast"].items() if cell in REFERENCE]
+    met = [r.llh["test_llh"] >= REFERENCE[cell] for cell, r in fast.items() if cell in REFERENCE]
     lines += [f"{sum(met)} of the reference's {len(REFERENCE)} values are met or beaten; {len(met)} are measured.", ""]
     return "\n".join(lines).strip()
 
@@ -129,7 +138,7 @@ def _seeds(results):
     """What several seeds say of the same cell: a line each."""
     cells = {}
     for result in results:
-        if result.config.preset == "fast":
+        if follows(result.config, "fast"):
             cells.setdefault(cell_of(result.config), []).append(result.llh["test_llh"])
     lines = []
     for (objective, layers, k, _), values in sorted((c for c in cells.items() if c[0] and len(c[1]) > 1), key=str):
@@ -142,27 +151,30 @@ def _seeds(results):
 
 
 def recipe_runs():
-    """The runs that the fast preset was chosen by, tested on held-out images, best first: [(folder, Result)]."""
+    """The runs that the fast preset was chosen by, tested on held-out images: [(folder, Result)], best first."""
     runs = []
     for folder in sorted(RECIPE.glob("*/test_llh.json")):
         folder = folder.parent
         config = Config(**load_experiment(folder / "config.json")).resolved()
         llh, training = (json.loads((folder / f"{name}.json").read_text()) for name in ("test_llh", "training"))
         runs.append((folder, Result(folder.name, config, llh, training)))
-    return sorted(runs, key=lambda run: -run[1].llh["test_llh"])
+    return sorted(runs, key=lambda run: (run[1].config.n_samples, -run[1].llh["test_llh"]))
 
 
 def recipe_table(runs):
     """Markdown: what was compared on held-out images."""
     lines = [
-        "| run | optimizer | batch | learning rate | passes | log p(x), held out | training seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| run | k | optimizer | batch | learning rate | passes | log p(x), held out | active units | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for _, (name, config, llh, training) in runs:
         rate = "the paper's" if config.schedule == "paper" else f"{config.learning_rate:g}, {config.schedule}"
+        first, k = config.samples_at(0), config.n_samples
+        k = k if first == k else f"{first}, then {k}"
         lines.append(
-            f"| {name} | {config.optimizer} | {config.batch_size} | {rate} | {training['passes']}"
-            f" | {llh['test_llh']:.2f} (k={llh['n_samples']}, {llh['n_images']} images) | {training['seconds']:.0f} |"
+            f"| {name} | {k} | {config.optimizer} | {config.batch_size} | {rate} | {training['passes']}"
+            f" | {llh['test_llh']:.2f} (k={llh['n_samples']}, {llh['n_images']} images)"
+            f" | {'+'.join(map(str, llh['active_units']))} | {training['seconds']:.0f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -194,12 +206,14 @@ def work(settings, sessions, measure):
     _, _, after = rest.partition(END)
     with whole_file(README) as temporary:
         temporary.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}")
-    ours = {cell_of(r.config): r.llh["test_llh"] for r in results if r.config.preset == "fast" and r.config.seed == 0}
+    ours = {cell: result.llh["test_llh"] for cell, result in _cells(results, "fast").items()}
     comparison(SECTIONS, KS, {"this project": ours, "reference": REFERENCE, "paper": PAPER}, RESULTS / "comparison.png")
     if runs := recipe_runs():
         with whole_file(RECIPE / "comparisons.md") as temporary:
             temporary.write_text(recipe_table(runs))
-        curves = {path.parent.name: path for path in sorted(RECIPE.glob("*/metrics.csv"))}
+        curves = {k: {} for k in sorted({result.config.n_samples for _, result in runs})}
+        for path in sorted(RECIPE.glob("*/metrics.csv")):
+            curves[load_experiment(path.parent / "config.json")["n_samples"]][path.parent.name] = path
         bounds_against_time(curves, RECIPE / "comparisons.png")
     print(f"{README.name} and results/comparison.png are rebuilt from {len(results)} runs")
 

@@ -37,16 +37,17 @@ def comparison(sections, ks, sources, path):
 
 
 def bounds_against_time(runs, path):
-    """The bound on held-out images against the time of training. runs: name -> its metrics.csv."""
-    figure, axis = plt.subplots(figsize=(7, 4.6), layout="constrained")
-    for number, (name, metrics) in enumerate(runs.items()):
-        with open(metrics, newline="") as file:
-            rows = list(csv.DictReader(file))[1:]
-        colour, style = LINE_COLOURS[number % len(LINE_COLOURS)], LINE_STYLES[number // len(LINE_COLOURS) % 4]
-        seconds, bound = zip(*[(float(row["seconds"]), float(row["test_iwae_elbo"])) for row in rows])
-        axis.plot(seconds, bound, style, color=colour, label=name)
-    axis.set(xlabel="seconds of training", ylabel="bound at the training k on held-out images, nats", xscale="log")
-    axis.set_ylim(bottom=-115)
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    """The bound on held-out images against the time of training, a panel a k. runs: k -> {name: its metrics.csv}."""
+    figure, axes = plt.subplots(1, len(runs), figsize=(6 * len(runs), 4.6), layout="constrained", squeeze=False)
+    for axis, (k, curves) in zip(axes[0], runs.items()):
+        for number, (name, metrics) in enumerate(curves.items()):
+            with open(metrics, newline="") as file:
+                rows = list(csv.DictReader(file))[1:]
+            colour, style = LINE_COLOURS[number % len(LINE_COLOURS)], LINE_STYLES[number // len(LINE_COLOURS) % 4]
+            seconds, bound = zip(*[(float(row["seconds"]), float(row["test_iwae_elbo"])) for row in rows])
+            axis.plot(seconds, bound, style, color=colour, label=name)
+        axis.set(title=f"k = {k}", xlabel="seconds of training", xscale="log", ylim=(-115, None))
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    axes[0][0].set_ylabel("bound at the training k on held-out images, nats")
     save(figure, path)

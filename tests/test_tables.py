@@ -5,16 +5,16 @@ import json
 import pytest
 
 import tables
-from config import Config
+from config import PRESETS, Config
 from experiment import survey
 from tests.test_tasks import few_digits, run  # noqa: F401  few_digits is a fixture
 
-FAST = dict(preset="fast", epochs=328, optimizer="soap", schedule="cosine")
+FAST = dict(preset="fast", **PRESETS["fast"])
 
 
 def result(value, folder="run", **settings):
     llh = {"test_llh": value, "standard_error": 0.25, "n_samples": 5000, "n_images": 10000, "active_units": [19]}
-    config = Config(**{**FAST, **settings}).resolved()
+    config = Config(**(settings if "preset" in settings else {**FAST, **settings})).resolved()
     return tables.Result(folder, config, llh, {"passes": config.passes, "seconds": 5400})
 
 
@@ -32,14 +32,16 @@ def test_what_is_no_cell_of_the_tables_is_in_none():
     others = [
         result(-80.0, "another_size", n_latent=(50,)),
         result(-80.0, "another_seed", seed=1),
-        result(-80.0, "another_recipe", preset="quick"),
+        result(-80.0, "another_recipe", preset="quick", **PRESETS["quick"]),
+        result(-80.0, "a_changed_recipe", first_samples=1),
+        result(-80.0, "a_shorter_schedule", preset=None, epochs=20, learning_rate=1e-3),
     ]
     text = tables.tables(others)
     assert not any(r.folder in text for r in others) and "0 of the reference's 16 values" in text
 
 
 def test_the_paper_s_schedule_and_seeds_have_their_own_place():
-    paper = dict(preset=None, epochs=-1, schedule="paper", optimizer="adam", n_samples=1)
+    paper = dict(preset=None, n_samples=1)
     seeds = [result(-86.0 - 0.1 * seed, f"seed{seed}", n_samples=1, seed=seed) for seed in (0, 1, 2)]
     text = tables.tables([result(-86.40, "faithful", **paper), *seeds])
     fast, _, own_schedule = text.partition("The paper's own schedule")

@@ -38,7 +38,8 @@ def comparison(sections, ks, sources, path):
 
 def bounds_against_time(runs, path):
     """The bound on held-out images against the time of training, a panel a k. runs: k -> {name: its metrics.csv}."""
-    figure, axes = plt.subplots(1, len(runs), figsize=(6 * len(runs), 4.6), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(runs), figsize=(6 * len(runs), 4.6), layout="constrained", squeeze=False,
+                                sharex=True, sharey=True)  # fmt: skip
     for axis, (k, curves) in zip(axes[0], runs.items()):
         for number, (name, metrics) in enumerate(curves.items()):
             with open(metrics, newline="") as file:
@@ -47,6 +48,7 @@ def bounds_against_time(runs, path):
             seconds, bound = zip(*[(float(row["seconds"]), float(row["test_iwae_elbo"])) for row in rows])
             axis.plot(seconds, bound, style, color=colour, label=name)
         axis.set(title=f"k = {k}", xlabel="seconds of training", xscale="log", ylim=(-115, None))
+        axis.xaxis.set_major_formatter("{x:.0f}")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     axes[0][0].set_ylabel("bound at the training k on held-out images, nats")

@@ -197,7 +197,6 @@ PRESETS = {
         schedule="cosine",
         rate_warmup=1.0,
         grow_samples=0.67,
-        first_samples=5,
         ema=0.999,
     ),
     # The README's first run: about three minutes on two CPU cores, evaluation included.

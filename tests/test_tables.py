@@ -33,7 +33,7 @@ def test_what_is_no_cell_of_the_tables_is_in_none():
         result(-80.0, "another_size", n_latent=(50,)),
         result(-80.0, "another_seed", seed=1),
         result(-80.0, "another_recipe", preset="quick", **PRESETS["quick"]),
-        result(-80.0, "a_changed_recipe", first_samples=1),
+        result(-80.0, "a_changed_recipe", first_samples=5),
         result(-80.0, "a_shorter_schedule", preset=None, epochs=20, learning_rate=1e-3),
     ]
     text = tables.tables(others)

@@ -136,7 +136,7 @@ def test_checkpoint_of_another_experiment_is_refused(tmp_path, digits, capsys):
     assert "belongs to another experiment" in capsys.readouterr().err
 
 
-def test_samples_grow_from_a_tenth(tmp_path, digits, monkeypatch):
+def test_samples_grow_from_the_first_ones(tmp_path, digits, monkeypatch):
     taken = []
 
     def make_steps_and_note(config, *args):

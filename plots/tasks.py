@@ -151,7 +151,7 @@ def activity_histograms(activities, path):
 def units_while_training(runs, path):
     """Active units against passes, on 500 test images; a panel a layer. runs: name -> files.Run."""
     layers = [name for name in ("active_z1", "active_z2") if any(_column(run, name)[1] for run in runs.values())]
-    figure, axes = plt.subplots(1, max(1, len(layers)), figsize=(6.4 * max(1, len(layers)), 4.4), layout="constrained",
+    figure, axes = plt.subplots(1, max(1, len(layers)), figsize=(6.4 * max(1, len(layers)), 5.4), layout="constrained",
                                 squeeze=False)  # fmt: skip
     for axis, layer in zip(axes[0], layers):
         curves = {name: _column(run, layer) for name, run in runs.items()}
@@ -161,5 +161,5 @@ def units_while_training(runs, path):
             axis.plot(passes, units, style, color=colour, label=name)
         axis.set(title=f"active units of z{layer[-1]}", xlabel="passes over the data", xscale="symlog", xlim=(0, None))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # lines run everywhere
     save(figure, path)

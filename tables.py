@@ -151,7 +151,7 @@ def _seeds(results):
 
 
 def recipe_runs():
-    """The runs that the fast preset was chosen by, tested on held-out images: [(folder, Result)], best first."""
+    """The runs compared with the fast preset, tested on held-out images: [(folder, Result)], best first for each k."""
     runs = []
     for folder in sorted(RECIPE.glob("*/test_llh.json")):
         folder = folder.parent

@@ -52,6 +52,9 @@ def test_the_paper_s_schedule_and_seeds_have_their_own_place():
 def test_vae_with_one_sample_is_the_iwae_s_cell():
     vae = tables.cell_of(Config(objective="vae_elbo", n_samples=1).resolved())
     assert vae == tables.cell_of(Config(n_samples=1).resolved()) in tables.REFERENCE
+    shown = tables.with_vae_at_one(tables.REFERENCE)
+    assert {cell for cell in shown if cell not in tables.REFERENCE} == {("vae_elbo", n, 1, "no") for n in (1, 2)}
+    assert all(shown["vae_elbo", n, 1, "no"] == tables.REFERENCE["iwae_elbo", n, 1, "no"] for n in (1, 2))
 
 
 def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digits, monkeypatch, capfd):  # noqa: F811

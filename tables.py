@@ -90,8 +90,8 @@ def _cells(results, preset):
 
 def with_vae_at_one(values):
     """Cells -> numbers, with those of IWAE at k = 1, where the two bounds are one, as the VAE's too."""
-    same = {("vae_elbo", *cell[1:]): value for cell, value in values.items() if (cell[0], cell[2]) == ("iwae_elbo", 1)}
-    return values | {cell: value for cell, value in same.items() if cell[3] == "no"}
+    at_one = {cell: value for cell, value in values.items() if (cell[0], *cell[2:]) == ("iwae_elbo", 1, "no")}
+    return values | {("vae_elbo", *cell[1:]): value for cell, value in at_one.items()}
 
 
 def _row(label, result, reference, paper):

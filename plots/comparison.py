@@ -47,9 +47,10 @@ def bounds_against_time(runs, path):
             colour, style = LINE_COLOURS[number % len(LINE_COLOURS)], LINE_STYLES[number // len(LINE_COLOURS) % 4]
             seconds, bound = zip(*[(float(row["seconds"]), float(row["test_iwae_elbo"])) for row in rows])
             axis.plot(seconds, bound, style, color=colour, label=name)
-        axis.set(title=f"k = {k}", xlabel="seconds of training", xscale="log", ylim=(-115, None))
+        axis.set(title=f"k = {k}", xlabel="seconds of training", xscale="log")
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
+    axes[0][0].set_ylim(bottom=-115)  # last, when the shared axis has room for every curve's end
     axes[0][0].set_ylabel("bound at the training k on held-out images, nats")
     save(figure, path)

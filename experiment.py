@@ -63,6 +63,9 @@ def _open(config, resume=False, eval_only=False, take_up=False):
 
     Raises UsageError.
     """
+    found = Run(config.run_dir, lock=False)
+    if config.start_from and not (resume or eval_only or found.weights.exists() or found.has_checkpoints()):
+        _check_beginning(config)  # before the folder is made
     run = Run(config.run_dir)
     if take_up and not (resume or eval_only) and run.config.exists():
         saved = Config(**load_experiment(run.config)).resolved().experiment()
@@ -71,8 +74,6 @@ def _open(config, resume=False, eval_only=False, take_up=False):
                 raise UsageError(f"--run_dir: {run.path} holds a run with {name} {saved[name]}, not {value}")
         eval_only = run.weights.exists()
         resume = not eval_only and run.has_checkpoints()
-    if config.start_from and not (resume or eval_only):
-        _check_beginning(config)
     run.begin(config, resume, eval_only)
     return run, resume, eval_only
 

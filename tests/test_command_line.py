@@ -101,6 +101,7 @@ def test_wrong_flags_are_one_line_and_code_2_before_tensorflow_starts(flags, sai
     (tmp_path / "file").write_text("")
     # a module in TensorFlow's place, which fails when it is imported
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
+    folders = set((ROOT / "results").iterdir())
     process = subprocess.run(
         [sys.executable, "main.py", *flags.format(tmp=tmp_path).split()], cwd=ROOT, text=True, capture_output=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -109,6 +110,7 @@ def test_wrong_flags_are_one_line_and_code_2_before_tensorflow_starts(flags, sai
     assert process.stderr.startswith("main.py: error: ") and process.stderr.count("\n") == 1
     assert said.format(tmp=tmp_path) in process.stderr
     assert process.stdout == "" and not (tmp_path / "none").exists()
+    assert set((ROOT / "results").iterdir()) == folders  # no folder is left of a run that never was
 
 
 def test_help_names_every_flag():

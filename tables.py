@@ -163,13 +163,17 @@ def _seeds(results):
     cells = {}
     for result in results:
         if follows(result.config, "fast"):
-            cells.setdefault(cell_of(result.config), []).append(result.llh["test_llh"])
+            cells.setdefault(cell_of(result.config), []).append(result)
     lines = []
-    for (objective, layers, k, _), values in sorted((c for c in cells.items() if c[0] and len(c[1]) > 1), key=str):
-        mean, spread = statistics.mean(values), statistics.stdev(values)
+    for (objective, layers, k, conditional), runs in sorted((c for c in cells.items() if c[0]), key=str):
+        if len(runs) < 2:
+            continue
+        values = [result.llh["test_llh"] for result in runs]
+        links = ", ".join(f"[{value:.2f}](results/{r.folder})" for value, r in zip(values, runs, strict=True))
+        model = f"`{objective}`, {layers} layer{'s' * (layers > 1)}" + f", {conditional}" * (conditional != "no")
         lines.append(
-            f"* {len(values)} seeds of `{objective}`, {layers} layer{'s' * (layers > 1)}, k={k}: mean {mean:.2f},"
-            f" standard deviation between seeds {spread:.2f} nats."
+            f"* {len(values)} seeds of {model}, k={k}: {links}; mean {statistics.mean(values):.2f},"
+            f" standard deviation between seeds {statistics.stdev(values):.2f} nats."
         )
     return [*lines, ""] if lines else []
 

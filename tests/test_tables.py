@@ -55,7 +55,9 @@ def test_the_paper_s_schedule_and_seeds_have_their_own_place():
     text = tables.tables([result(-86.40, "faithful", **paper), *seeds])
     fast, _, own_schedule = text.partition("The paper's own schedule")
     assert "faithful" in own_schedule and "3,280" in own_schedule and "faithful" not in fast
-    assert "3 seeds of `iwae_elbo`, 1 layer, k=1: mean -86.10, standard deviation between seeds 0.10 nats." in text
+    links = "[-86.00](results/seed0), [-86.10](results/seed1), [-86.20](results/seed2)"
+    spread = "mean -86.10, standard deviation between seeds 0.10 nats."
+    assert f"3 seeds of `iwae_elbo`, 1 layer, k=1: {links}; {spread}" in text
 
 
 def test_vae_with_one_sample_is_the_iwae_s_cell():

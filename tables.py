@@ -192,6 +192,8 @@ def recipe_runs():
 def recipe_table(runs):
     """Markdown: what was compared on held-out images."""
     lines = [
+        "Chosen between, for `--preset fast`, on the last 10,000 training images, held out:",
+        "",
         "| run | k | optimizer | batch | learning rate | passes | log p(x), held out | active units | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -204,6 +206,29 @@ def recipe_table(runs):
             f" | {llh['test_llh']:.2f} (k={llh['n_samples']}, {llh['n_images']} images)"
             f" | {'+'.join(map(str, llh['active_units']))} | {training['seconds']:.0f} |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def _measured(result):
+    llh = result.llh if result else None
+    return f"{llh['test_llh']:.2f} | {'+'.join(map(str, llh['active_units']))}" if llh else "not measured yet |"
+
+
+def variations_table(results):
+    """Markdown: cells trained with the fast preset but for some settings, beside those trained with it as it is."""
+    shown = _cells(results, "fast")
+    lines = [
+        "Cells trained on all training images with settings of `--preset fast` changed (the run's name has them)",
+        "beside those of the preset, measured on the test images. What led from one to the other is in the README.",
+        "",
+        "| run | test log likelihood | active units | with the preset | active units |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        cell = cell_of(result.config)
+        if cell and result.config.preset == "fast" and not follows(result.config, "fast"):
+            measured = [_measured(run) for run in (result, shown.get(cell))]
+            lines.append(f"| [{result.folder}](../{result.folder}) | {' | '.join(measured)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -240,7 +265,7 @@ def work(settings, sessions, measure):
     comparison(SECTIONS, KS, sources, RESULTS / "comparison.png")
     if runs := recipe_runs():
         with whole_file(RECIPE / "comparisons.md") as temporary:
-            temporary.write_text(recipe_table(runs))
+            temporary.write_text(recipe_table(runs) + "\n" + variations_table(results))
         curves = {k: {} for k in sorted({result.config.n_samples for _, result in runs})}
         for path in sorted(RECIPE.glob("*/metrics.csv")):
             curves[load_experiment(path.parent / "config.json")["n_samples"]][path.parent.name] = path

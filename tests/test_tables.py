@@ -37,6 +37,18 @@ def test_a_run_of_the_preset_as_it_was_stands_in_until_the_cell_is_trained_again
     )
 
 
+def test_a_cell_of_a_changed_preset_stands_beside_that_of_the_preset():
+    changed = [result(-86.20, f"changed_k{k}", n_samples=k, **{**FAST, "learning_rate": 1e-3}) for k in (1, 5)]
+    text = tables.variations_table(
+        [*changed, result(-86.40, "preset", n_samples=1), result(-80.0, "size", n_latent=(9,))]
+    )
+    rows = [line for line in text.splitlines() if "](" in line]
+    assert rows == [
+        "| [changed_k1](../changed_k1) | -86.20 | 19 | -86.40 | 19 |",
+        "| [changed_k5](../changed_k5) | -86.20 | 19 | not measured yet | |",
+    ]
+
+
 def test_what_is_no_cell_of_the_tables_is_in_none():
     others = [
         result(-80.0, "another_size", n_latent=(50,)),

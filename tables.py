@@ -41,9 +41,6 @@ SECTIONS = {  # title -> (objective, layers, conditional) of its rows; each with
     "Conditional IWAE, standard prior": ("iwae_elbo", 1, "standard_prior"),
 }
 KS = (1, 5, 50)
-# What the fast preset had before its change (README, "A tenth of the passes"): such a run stands in for a cell until it
-# is trained with the preset as it is.
-EARLIER = dict(learning_rate=2e-3, beta_warmup=0.0)
 
 
 class Result(NamedTuple):
@@ -79,24 +76,17 @@ def cell_of(config):
     return objective, config.stochastic_layers, config.n_samples, config.conditional
 
 
-def follows(config, preset, **changed):
-    """Whether a run has every setting of a preset (None: of the paper's schedule), but for those named, and may fill a
-    cell of its table.
-    """
+def follows(config, preset):
+    """Whether a run has every setting of a preset (None: of the paper's schedule) and may fill a cell of its table."""
     names = ("stochastic_layers", "n_hidden", "n_latent", "conditional", "objective", "n_samples", "seed")
     model = {name: getattr(config, name) for name in names}
-    wanted = Config(preset=preset, **PRESETS.get(preset, {}) | changed, **model)
+    wanted = Config(preset=preset, **PRESETS.get(preset, {}), **model)
     return config.experiment() == wanted.resolved().experiment()
 
 
-def _cells(results, preset, **changed):
-    """The runs of a preset, but for settings named, with the first seed: cell -> Result."""
-    return {cell_of(r.config): r for r in results if r.config.seed == 0 and follows(r.config, preset, **changed)}
-
-
-def _fast_cells(results):
-    """The runs that the tables and the figure show: cell -> Result."""
-    return _cells(results, "fast", **EARLIER) | _cells(results, "fast")
+def _cells(results, preset):
+    """The runs of a preset with the first seed: cell -> Result."""
+    return {cell_of(r.config): r for r in results if r.config.seed == 0 and follows(r.config, preset)}
 
 
 def with_vae_at_one(values):
@@ -111,7 +101,6 @@ def _row(label, result, reference, paper):
         return "| " + " | ".join([label, "not measured yet", *published, "", "", "", "", ""]) + " |"
     llh, hours = result.llh, result.training["seconds"] / 3600
     value = llh["test_llh"]
-    earlier = result.config.preset == "fast" and not follows(result.config, "fast")
     cells = [
         label,
         f"**{value:.2f}** ± {llh['standard_error']:.2f}",
@@ -120,7 +109,7 @@ def _row(label, result, reference, paper):
         "+".join(map(str, llh["active_units"])),
         f"{result.training['passes']:,}",
         f"{hours:.1f}",
-        f"[{'the preset as it was' if earlier else result.folder}](results/{result.folder})",
+        f"[{result.folder}](results/{result.folder})",
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -136,7 +125,7 @@ def _section(title, rows):
 def tables(results):
     """The README's tables as Markdown. results: [Result]."""
     lines = []
-    fast, paper = _fast_cells(results), _cells(results, None)
+    fast, paper = _cells(results, "fast"), _cells(results, None)
     for title, (objective, layers, conditional) in SECTIONS.items():
         cells = [(objective, layers, k, conditional) for k in KS]
         shown = [(cell, fast.get(cell)) for cell in cells]
@@ -149,12 +138,7 @@ def tables(results):
     lines += _seeds(results)
     published = {cell: result for cell, result in fast.items() if cell in REFERENCE}
     met = sum(result.llh["test_llh"] >= REFERENCE[cell] for cell, result in published.items())
-    earlier = sum(not follows(result.config, "fast") for result in published.values())
-    of_them = f", {earlier} of them with the preset as it was" if earlier else ""
-    lines += [
-        f"{met} of the reference's {len(REFERENCE)} values are met or beaten; {len(published)} are measured{of_them}.",
-        "",
-    ]
+    lines += [f"{met} of the reference's {len(REFERENCE)} values are met or beaten; {len(published)} are measured.", ""]
     return "\n".join(lines).strip()
 
 
@@ -259,7 +243,7 @@ def work(settings, sessions, measure):
     _, _, after = rest.partition(END)
     with whole_file(README) as temporary:
         temporary.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}")
-    ours = {cell: result.llh["test_llh"] for cell, result in _fast_cells(results).items()}
+    ours = {cell: result.llh["test_llh"] for cell, result in _cells(results, "fast").items()}
     sources = {"this project": ours, "reference": REFERENCE, "paper": PAPER}
     sources = {name: with_vae_at_one(values) for name, values in sources.items()}
     comparison(SECTIONS, KS, sources, RESULTS / "comparison.png")

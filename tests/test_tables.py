@@ -28,15 +28,6 @@ def test_a_row_says_what_its_run_measured_and_took():
     assert "1 of the reference's 16 values are met or beaten; 1 are measured." in text
 
 
-def test_a_run_of_the_preset_as_it_was_stands_in_until_the_cell_is_trained_again():
-    earlier = [result(-86.20, f"earlier_k{k}", n_samples=k, **{**FAST, **tables.EARLIER}) for k in (1, 5)]
-    text = tables.tables([*earlier, result(-86.40, "now", n_samples=1)])
-    assert "**-86.40**" in text and "earlier_k1" not in text and "[the preset as it was](results/earlier_k5)" in text
-    assert (
-        "0 of the reference's 16 values are met or beaten; 2 are measured, 1 of them with the preset as it was" in text
-    )
-
-
 def test_a_cell_of_a_changed_preset_stands_beside_that_of_the_preset():
     changed = [result(-86.20, f"changed_k{k}", n_samples=k, **{**FAST, "learning_rate": 1e-3}) for k in (1, 5)]
     text = tables.variations_table(

@@ -148,18 +148,29 @@ def activity_histograms(activities, path):
     save(figure, path)
 
 
-def units_while_training(runs, path):
-    """Active units against passes, on 500 test images; a panel a layer. runs: name -> files.Run."""
-    layers = [name for name in ("active_z1", "active_z2") if any(_column(run, name)[1] for run in runs.values())]
-    figure, axes = plt.subplots(1, max(1, len(layers)), figsize=(6.4 * max(1, len(layers)), 5.4), layout="constrained",
-                                squeeze=False)  # fmt: skip
-    for axis, layer in zip(axes[0], layers):
-        curves = {name: _column(run, layer) for name, run in runs.items()}
-        curves = {name: curve for name, curve in curves.items() if curve[1]}
+def units_while_training(groups, path):
+    """Active units against passes, on 500 test images; a panel a layer of a group. groups: title -> {name: Run}."""
+    panels = {}
+    for title, runs in groups.items():
+        for layer in ("active_z1", "active_z2"):
+            curves = {name: _column(run, layer) for name, run in runs.items()}
+            panels[f"{title}: z{layer[-1]}"] = {name: curve for name, curve in curves.items() if curve[1]}
+    panels = {title: curves for title, curves in panels.items() if curves}
+    columns = min(2, max(1, len(panels)))
+    n_rows = max(1, -(-len(panels) // columns))
+    figure, axes = plt.subplots(
+        n_rows, columns, figsize=(5.4 * columns, 4 * n_rows), layout="constrained", squeeze=False
+    )
+    for axis in axes.ravel()[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, curves) in zip(axes.ravel(), panels.items()):
+        widths = np.linspace(6, 1.2, max(2, len(curves)))  # runs of one beginning agree for long, and are nested here
         for number, (name, (passes, units)) in enumerate(curves.items()):
             colour, style = LINE_COLOURS[number % len(LINE_COLOURS)], LINE_STYLES[number // len(LINE_COLOURS) % 4]
-            axis.plot(passes, units, style, color=colour, label=name)
-        axis.set(title=f"active units of z{layer[-1]}", xlabel="passes over the data", xscale="symlog", xlim=(0, None))
+            axis.plot(passes, units, style, color=colour, lw=widths[number], label=name)
+        axis.set(title=title, xlabel="passes over the data", xscale="symlog", xlim=(0, None))
+        axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # every curve begins high and falls: room for the legend above it
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # lines run everywhere
+        axis.legend(fontsize=7.5, loc="upper right", handlelength=3)
+    figure.supylabel("active units")
     save(figure, path)

@@ -1,7 +1,7 @@
 """Active units (Burda et al., sec. 5.2): how much of its latent space does a model use?
 
-For every trained model in results/: the activity A_u = Cov_x(E_q(u|x)[u]) of its units, how many are active, how that
-number grew, and whether the others can be taken away.
+For every trained model in results/: the activity A_u = Cov_x(E_q(u|x)[u]) of its units, how many are active, and
+whether the others can be taken away. In pictures: the activities, and the number of active units while training.
 """
 
 import pathlib
@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
 from experiment import survey  # noqa: E402
-from tables import cell_of  # noqa: E402
+from tables import cell_of, follows  # noqa: E402
 
 FOLDER = "task06"
 IMAGES = 1000  # test images on which a model with and without its inactive units is measured, unless --eval_images
@@ -26,6 +26,25 @@ def of_paper(config):
     """The paper's number of active units where it has such a model (its 1-layer ones have 50 units), to go by."""
     cell = cell_of(config)
     return PAPER.get(cell[:3], "") if cell and cell[3] == "no" else ""
+
+
+def drawn(configs):
+    """The runs in the pictures: another recipe or seed of a run in the README's tables is in active_units.csv alone.
+
+    configs: run -> Config. Returns names, grouped: {layers and conditional, as a title: [name by objective and k]}.
+    """
+    in_tables = {
+        cell_of(config): name for name, config in configs.items() if config.seed == 0 and follows(config, "fast")
+    }
+    groups = {}
+    for name, config in sorted(configs.items(), key=lambda item: (item[1].objective, item[1].n_samples)):
+        cell = cell_of(config)
+        if cell is None or in_tables.get(cell, name) == name:
+            conditional = "" if config.conditional == "no" else ", conditional"
+            groups.setdefault((config.stochastic_layers, conditional), []).append(name)
+    return {
+        f"{layers} stochastic layer{'s' * (layers > 1)}{rest}": groups[layers, rest] for layers, rest in sorted(groups)
+    }
 
 
 def without_inactive_units(session, activities, n_images):
@@ -54,14 +73,14 @@ def work(settings, sessions):
 
     if not sessions:
         raise UsageError("no trained model in results/; python main.py --preset quick makes one")
-    rows, activities, runs = [], {}, {}
+    rows, activities, configs, runs = [], {}, {}, {}
     bar = ProgressBar(len(sessions), "model", "active units")
     for number, (folder, open_session) in enumerate(sessions, 1):
         session = open_session()
         session.load_weights()
         config = session.config
         units = activities[folder.name] = make_activity(session.model)(*session.test_data())
-        runs[folder.name] = session.run
+        configs[folder.name], runs[folder.name] = config, session.run
         active = "+".join(str(int(np.sum(layer > ACTIVE))) for layer in units)
         whole, reduced = without_inactive_units(session, units, settings.eval_images or IMAGES)
         rows.append({
@@ -72,8 +91,11 @@ def work(settings, sessions):
         bar.update(number, sum(map(int, active.split("+"))))
         print(f"{folder.name}: {active} active of {rows[-1]['units']}; without the others {reduced - whole:+.3f} nats")
     write_csv(RESULTS / FOLDER / "active_units.csv", rows)
-    activity_histograms(activities, RESULTS / FOLDER / "activity.png")
-    units_while_training(runs, RESULTS / FOLDER / "while_training.png")
+    groups = drawn(configs)
+    shown = {name: activities[name] for names in groups.values() for name in names}
+    activity_histograms(shown, RESULTS / FOLDER / "activity.png")
+    curves = {title: {name: runs[name] for name in names} for title, names in groups.items()}
+    units_while_training(curves, RESULTS / FOLDER / "while_training.png")
     print(f"active_units.csv, activity.png and while_training.png are in {RESULTS / FOLDER}")
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import config as settings
 import experiment
-from config import ROOT, Config
+from config import PRESETS, ROOT, Config
 from experiment import build_model, command_line, survey
 from files import Run
 from training.gradients import make_gradient_noise
@@ -113,6 +113,26 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, ca
     assert [row["units"] for row in rows] == ["100", "100", "4+2"]
     assert all(float(row["log_px"]) - float(row["log_px_active_alone"]) < 5 for row in rows)
     assert pictures(few_digits / "task06") == {"activity.png", "while_training.png"}
+
+
+def test_pictures_of_active_units_leave_out_variations_of_the_tables_runs():
+    from tasks.task06 import drawn
+
+    def preset(**changes):
+        return Config(preset="fast", **(PRESETS["fast"] | changes)).resolved()
+
+    small, variation = preset(n_latent=(2,)), preset(n_samples=1, learning_rate=0.5)
+    ks = {"b": preset(n_samples=50), "a": preset(n_samples=5)}
+    assert drawn(
+        {"v": variation, **ks, "seed": preset(n_samples=5, seed=1), "other": preset(n_samples=5, epochs=7)}
+    ) == {
+        "1 stochastic layer": ["v", "a", "b"]  # v: there is no run of the preset with its k
+    }
+    assert drawn({"small": small, "smaller": preset(n_latent=(1,))}) == {"1 stochastic layer": ["small", "smaller"]}
+    labels, layers = preset(conditional="learned_prior"), preset(stochastic_layers=2)
+    assert list(drawn({"l": layers, "c": labels, "s": small})) == [
+        "1 stochastic layer", "1 stochastic layer, conditional", "2 stochastic layers"
+    ]  # fmt: skip
 
 
 def test_a_task_does_not_take_up_another_experiment(few_digits, constants, capfd):

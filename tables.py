@@ -1,16 +1,22 @@
-"""Rebuilds the README's tables and results/comparison.png from results/*/test_llh.json.
+"""Rebuilds the README's tables and results/comparison.png from results/*/*/test_llh.json.
 
 With --measure it first measures every trained model in results/ again, from its weights and with its own seed, and says
 by how much each differs from its record.
 """
 
+import dataclasses
 import json
 import statistics
 import sys
 from typing import NamedTuple
 
-from config import PRESETS, RESULTS, ROOT, Config, load_experiment
+from data.catalogue import DEFAULT as DEFAULT_DATASET
 from experiment import survey
+from experiment.flags import config_from
+from experiment.presets import settings_beside
+from experiment.run_folder import RESULTS, ROOT, load_config
+from experiment.settings import Config
+from utils import whole_file
 
 README = ROOT / "README.md"
 RECIPE = RESULTS / "recipe"
@@ -41,6 +47,7 @@ SECTIONS = {  # title -> (objective, layers, conditional) of its rows; each with
     "Conditional IWAE, standard prior": ("iwae_elbo", 1, "standard_prior"),
 }
 KS = (1, 5, 50)
+SAME_IN_CELLS = ("model", "n_hidden", "n_latent")  # settings that have their usual values in every cell
 
 
 class Result(NamedTuple):
@@ -54,33 +61,31 @@ class Result(NamedTuple):
 
 def finished(folders=None):
     """Every run among the folders (those in results/) that was measured in full, by name."""
-    folders = sorted(folders or [path.parent for path in RESULTS.glob("*/test_llh.json")])
-    read = [
-        Result(
-            folder.name,
-            Config(**load_experiment(folder / "config.json")).resolved(),
-            *(json.loads((folder / f"{name}.json").read_text()) for name in ("test_llh", "training")),
-        )
-        for folder in folders
-        if (folder / "training.json").exists()
-    ]
+    folders = sorted(folders or [path.parent for path in RESULTS.glob("*/*/test_llh.json")])
+    read = [_read(folder) for folder in folders if (folder / "training.json").exists()]
     return [r for r in read if (r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000) and not r.config.held_out]
 
 
+def _read(folder):
+    llh, training = (json.loads((folder / f"{name}.json").read_text()) for name in ("test_llh", "training"))
+    return Result(f"{folder.parent.name}/{folder.name}", load_config(folder), llh, training)
+
+
 def cell_of(config):
-    """The cell of the published tables that an experiment fills, or None if it is another model."""
+    """The cell of the published tables that an experiment fills, or None if it is another model or data set."""
     objective = "iwae_elbo" if (config.objective, config.n_samples) == ("vae_elbo", 1) else config.objective
     usual = Config(stochastic_layers=config.stochastic_layers).resolved()
-    if (config.n_hidden, config.n_latent) != (usual.n_hidden, usual.n_latent):
+    of_tables = [getattr(usual, name) for name in SAME_IN_CELLS]
+    if [getattr(config, name) for name in SAME_IN_CELLS] != of_tables or config.dataset != DEFAULT_DATASET:
         return None
     return objective, config.stochastic_layers, config.n_samples, config.conditional
 
 
 def follows(config, preset):
-    """Whether a run has every setting of a preset (None: of the paper's schedule) and may fill a cell of its table."""
-    names = ("stochastic_layers", "n_hidden", "n_latent", "conditional", "objective", "n_samples", "seed")
-    model = {name: getattr(config, name) for name in names}
-    wanted = Config(preset=preset, **PRESETS.get(preset, {}), **model)
+    """Whether a run has every setting of a preset, as it is now, and may fill a cell of its table."""
+    names = ("model", "stochastic_layers", "n_hidden", "n_latent", "conditional", "objective", "n_samples",
+             "hyperparameters", "dataset", "seed")  # fmt: skip
+    wanted = config_from(settings_beside(preset, {name: getattr(config, name) for name in names}))
     return config.experiment() == wanted.resolved().experiment()
 
 
@@ -107,14 +112,14 @@ def _row(label, result, reference, paper):
         *published,
         f"{value - reference:+.2f}" if reference else "",
         "+".join(map(str, llh["active_units"])),
-        f"{result.training['passes']:,}",
+        f"{result.training['epochs']:,}",
         f"{hours:.1f}",
         f"[{result.folder}](results/{result.folder})",
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-HEADER = """| {} | this project | reference | paper | to the reference | active units | passes | hours | run |
+HEADER = """| {} | this project | reference | paper | to the reference | active units | epochs | hours | run |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
@@ -125,7 +130,7 @@ def _section(title, rows):
 def tables(results):
     """The README's tables as Markdown. results: [Result]."""
     lines = []
-    fast, paper = _cells(results, "fast"), _cells(results, None)
+    fast, paper = _cells(results, "fast"), _cells(results, "paper")
     for title, (objective, layers, conditional) in SECTIONS.items():
         cells = [(objective, layers, k, conditional) for k in KS]
         shown = [(cell, fast.get(cell)) for cell in cells]
@@ -166,10 +171,7 @@ def recipe_runs():
     """The runs compared with the fast preset, tested on held-out images: [(folder, Result)], best first for each k."""
     runs = []
     for folder in sorted(RECIPE.glob("*/test_llh.json")):
-        folder = folder.parent
-        config = Config(**load_experiment(folder / "config.json")).resolved()
-        llh, training = (json.loads((folder / f"{name}.json").read_text()) for name in ("test_llh", "training"))
-        runs.append((folder, Result(folder.name, config, llh, training)))
+        runs.append((folder.parent, _read(folder.parent)._replace(folder=folder.parent.name)))
     return sorted(runs, key=lambda run: (run[1].config.n_samples, -run[1].llh["test_llh"]))
 
 
@@ -178,7 +180,7 @@ def recipe_table(runs):
     lines = [
         "Chosen between, for `--preset fast`, on the last 10,000 training images, held out:",
         "",
-        "| run | k | optimizer | batch | learning rate | passes | log p(x), held out | active units | seconds |",
+        "| run | k | optimizer | batch | learning rate | epochs | log p(x), held out | active units | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for _, (name, config, llh, training) in runs:
@@ -186,7 +188,7 @@ def recipe_table(runs):
         first, k = config.samples_at(0), config.n_samples
         k = k if first == k else f"{first}, then {k}"
         lines.append(
-            f"| {name} | {k} | {config.optimizer} | {config.batch_size} | {rate} | {training['passes']}"
+            f"| {name} | {k} | {config.optimizer} | {config.batch_size} | {rate} | {training['epochs']}"
             f" | {llh['test_llh']:.2f} (k={llh['n_samples']}, {llh['n_images']} images)"
             f" | {'+'.join(map(str, llh['active_units']))} | {training['seconds']:.0f} |"
         )
@@ -210,7 +212,7 @@ def variations_table(results):
     ]
     for result in results:
         cell = cell_of(result.config)
-        if cell and result.config.preset == "fast" and not follows(result.config, "fast"):
+        if cell and result.folder.startswith("fast/") and not follows(result.config, "fast"):
             measured = [_measured(run) for run in (result, shown.get(cell))]
             lines.append(f"| [{result.folder}](../{result.folder}) | {' | '.join(measured)} |")
     return "\n".join(lines) + "\n"
@@ -218,8 +220,6 @@ def variations_table(results):
 
 def measure_again(sessions):
     """Measures every run from its weights, with its seed, on as many images and samples as its record has."""
-    import dataclasses
-
     for folder, open_session in sessions:
         session = open_session()
         record = json.loads(session.run.test_llh.read_text())
@@ -233,7 +233,6 @@ def measure_again(sessions):
 
 def work(settings, sessions, measure):
     """Writes README.md and results/comparison.png."""
-    from files import whole_file
     from plots.comparison import bounds_against_time, comparison
 
     if measure:
@@ -252,7 +251,7 @@ def work(settings, sessions, measure):
             temporary.write_text(recipe_table(runs) + "\n" + variations_table(results))
         curves = {k: {} for k in sorted({result.config.n_samples for _, result in runs})}
         for path in sorted(RECIPE.glob("*/metrics.csv")):
-            curves[load_experiment(path.parent / "config.json")["n_samples"]][path.parent.name] = path
+            curves[load_config(path.parent).n_samples][path.parent.name] = path
         bounds_against_time(curves, RECIPE / "comparisons.png")
     print(f"{README.name} and results/comparison.png are rebuilt from {len(results)} runs")
 

@@ -1,52 +1,63 @@
-"""Pure helpers that every room uses: log-mean-exp, seeds, the progress bar."""
+"""Small helpers without TensorFlow: files that are written whole or not at all, durations, the progress bar."""
 
-import enum
+import contextlib
+import csv
+import json
+import os
+import pathlib
 import sys
+import tempfile
 import time
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 
-def logmeanexp(log_w, axis=0):
-    """log of the mean of exp(log_w) along `axis`, max-shifted so that it never overflows."""
-    n = tf.cast(tf.shape(log_w)[axis], log_w.dtype)
-    return tf.reduce_logsumexp(log_w, axis=axis) - tf.math.log(n)
+@contextlib.contextmanager
+def whole_file(path):
+    """Yields a temporary path beside `path`, which takes its place when the block ends without an error.
 
-
-class Stream(enum.IntEnum):
-    """What random numbers are drawn for. Each use has a stream of its own, so none can shift another."""
-
-    SHUFFLE = 0
-    BINARISE = 1
-    NOISE = 2
-    MONITOR = 3
-    TEST = 4
-    PICTURE = 5
-    RESAMPLE = 6
-    UNITS = 7
-
-
-def stateless_seed(seed, stream, index):
-    """The [2] int32 seed of draw number `index` of `stream`: a function of its arguments, with no state to save.
-
-    seed: int, 0 <= seed < 2**27; index: int or scalar int tensor.
+    The temporary name ends as `path` does, because writers such as Keras and Matplotlib go by the ending.
     """
-    return tf.stack([tf.constant(seed * 16 + int(stream), tf.int32), tf.cast(index, tf.int32)])
+    path = pathlib.Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix="-" + path.name)
+    os.close(handle)
+    temporary = pathlib.Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def random_algorithm(jit):
-    """Threefry is the faster one in code compiled by XLA, and exists only there."""
-    return "threefry" if jit else "philox"
+def write_json(path, content):
+    """Writes `content` as indented JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def standard_normal(shape, seed, algorithm):
-    """N(0, 1) float32 of the given shape: tf.random.stateless_normal's own recipe (the inverse error function of a
-    uniform number), which XLA turns into code three to five times as fast on CPUs where the two stand apart."""
-    above_minus_one = np.nextafter(np.float32(-1), np.float32(0))  # at -1 the normal number would be infinite
-    u = tf.random.stateless_uniform(shape, seed, minval=above_minus_one, maxval=1.0, alg=algorithm)
-    return np.float32(np.sqrt(2)) * tf.math.erfinv(u)
+def write_csv(path, rows):
+    """Writes the rows, dicts with the same keys, floats to six digits, as a CSV file, whole or not at all."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
+
+
+def read_csv(path):
+    """The rows of a CSV file: a list of dicts of text."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def evenly_spaced(images, n):
+    """n of the images, spread evenly over them (the first test digits are easier than the rest); all for n = None."""
+    return images if n is None else images[np.arange(n) * len(images) // n]
 
 
 def duration(seconds):
@@ -65,6 +76,8 @@ class ProgressBar:
         self.began = self.printed = time.monotonic()
         self.bar = None
         if sys.stdout.isatty():
+            import keras
+
             self.bar = keras.utils.Progbar(total, unit_name=unit, stateful_metrics=[label], interval=0.2)
 
     def update(self, done, value):

@@ -9,7 +9,8 @@ import sys
 from benchmarks.evaluating import measure_evaluation
 from benchmarks.tables import tables
 from benchmarks.training import measure_memory, measure_side_by_side, measure_start, measure_training
-from files import provenance, write_json
+from experiment.run_folder import provenance
+from utils import write_json
 
 RESULTS = pathlib.Path(__file__).parent / "results.json"
 

@@ -56,7 +56,7 @@ def _set_threads(n):
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(n)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from startup import start_tensorflow
+    from experiment.startup import start_tensorflow
 
     start_tensorflow(gpu=-1, threads=n)
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from models import BOUNDS
-from utils import ProgressBar, Stream, random_algorithm, stateless_seed
+from models.objectives import iwae_elbo, vae_elbo
+from models.random import Stream, random_algorithm, stateless_seed
+from utils import ProgressBar
 
 BATCH = 100  # images at a time
 DRAWS = 20  # samples of each image at a time: memory holds BATCH * DRAWS samples, whatever k is
@@ -23,11 +24,6 @@ class LogLikelihood(NamedTuple):
     mc_error: float | None  # of that mean, for these very images: samples differ. None for one sample
     n_samples: int
     n_images: int
-
-
-def every(images, n):
-    """n of the images, spread evenly over them (the first test digits are easier than the rest)."""
-    return images if n is None else images[np.arange(n) * len(images) // n]
 
 
 def batches(x, y, size=BATCH):
@@ -116,7 +112,7 @@ def make_bounds(model, n_samples, jit=True):
     @tf.function(jit_compile=jit)
     def per_image(x, y, seed):
         output = model(x, model.noise(n_samples, size, seed, random_algorithm(jit)), y)
-        values = {name: BOUNDS[name](output) for name in ("iwae_elbo", "vae_elbo")}
+        values = {"iwae_elbo": iwae_elbo(output).bound, "vae_elbo": vae_elbo(output).bound}
         parts = {name: tf.reduce_mean(getattr(output, name), axis=0) for name in PARTS}
         return values | parts
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from evaluation.likelihood import batch_size, batches
-from utils import Stream, random_algorithm, stateless_seed
+from models.random import Stream, random_algorithm, stateless_seed
 
 ROWS = 2000  # points of the grid at a time
 FAR = 25.0  # nats below the highest density: the points beyond hold no mass worth counting
@@ -35,7 +35,7 @@ def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
     return [np.concatenate(layer) for layer in zip(*parts)]
 
 
-def resampled(model, x, y=None, n_samples=5000, n_draws=100, seed=0, jit=True):
+def sampling_importance_resampling(model, x, y=None, n_samples=5000, n_draws=100, seed=0, jit=True):
     """Sampling importance resampling: n_draws of n_samples samples of q, drawn again in proportion to their weights.
 
     As n_samples grows they become draws from p(z|x). Returns (a list of [n_draws, n_images, n_latent], z1 first;
@@ -89,8 +89,8 @@ def make_true_posterior(model):
     densities = _make_densities(model)
 
     def true_posterior(x, n=200):
-        q, _ = model.encode(tf.constant(x[np.newaxis]), (tf.zeros([1, 1, 2]),))[0]
-        mean, std = q.distribution.loc.numpy()[0], q.distribution.scale.numpy()[0]
+        ((q, _, _),) = model.encode(tf.constant(x[np.newaxis]), (tf.zeros([1, 1, 2]),))
+        mean, std = q.mean().numpy()[0], q.stddev().numpy()[0]
         around_q = np.stack([mean - STDS_OF_Q * std, mean + STDS_OF_Q * std])  # [low or high, unit]
         box = np.stack([np.minimum(around_q[0], -5.0), np.maximum(around_q[1], 5.0)])
         for _ in range(2):  # what a coarse grid leaves is looked at again, more finely
@@ -138,9 +138,7 @@ def _make_densities(model):
 
     @tf.function(jit_compile=True)
     def at(x, z):  # [1, n_pixels], [ROWS, 2]
-        q, _ = model.encode(x, (tf.zeros([1, 1, 2]),))[0]
-        noise = (z - q.distribution.loc) / q.distribution.scale  # the noise that makes the model's sample this very z
-        output = model(x, (noise[:, tf.newaxis],))
+        output = model.log_weights(x, (z[:, tf.newaxis],))  # [ROWS, 1]
         return (output.log_px_z + output.log_pz)[:, 0], output.log_qz_x[:, 0]
 
     def densities(x, axes):

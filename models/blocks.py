@@ -24,20 +24,12 @@ class Block(keras.layers.Layer):
         for layer in self.heads:
             layer.build((None, width))
 
-    def features(self, inputs, frozen=False):
+    def features(self, inputs):
         """[..., d] -> [rows, n_hidden], as one matrix: Keras layers are slow on tensors of higher rank."""
         h = tf.reshape(inputs, [-1, inputs.shape[-1]])
         for layer in self.hidden:
-            h = _dense(layer, h, frozen)
+            h = layer(h)
         return h
-
-
-def _dense(layer, h, frozen):
-    """layer(h); if `frozen`, the same value, in which the layer's weights count as constants."""
-    if not frozen:
-        return layer(h)
-    kernel, bias = (tf.stop_gradient(tf.convert_to_tensor(weights)) for weights in (layer.kernel, layer.bias))
-    return layer.activation(tf.matmul(h, kernel) + bias)
 
 
 class GaussianBlock(Block):
@@ -48,15 +40,11 @@ class GaussianBlock(Block):
         log_std = keras.layers.Dense(n_latent, name="log_std")
         super().__init__(n_hidden, [mean, log_std], **kwargs)
 
-    def call(self, inputs, frozen=False):
-        """[..., d] -> tfd.Independent of Normals with event shape [n_latent] and batch shape [...].
-
-        frozen: no gradient reaches the block's weights; it still reaches `inputs`.
-        """
-        h = self.features(inputs, frozen)
+    def call(self, inputs):
+        """[..., d] -> tfd.Independent of Normals with event shape [n_latent] and batch shape [...]."""
+        h = self.features(inputs)
         mean, log_std = (
-            tf.reshape(_dense(head, h, frozen), tf.concat([tf.shape(inputs)[:-1], [head.units]], axis=0))
-            for head in self.heads
+            tf.reshape(head(h), tf.concat([tf.shape(inputs)[:-1], [head.units]], axis=0)) for head in self.heads
         )
         return tfd.Independent(tfd.Normal(mean, tf.exp(log_std)), reinterpreted_batch_ndims=1)
 

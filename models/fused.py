@@ -1,4 +1,4 @@
-"""Gradients made by hand: one for speed, one because an estimator is defined by it."""
+"""A gradient made by hand, for speed."""
 
 import tensorflow as tf
 
@@ -31,24 +31,3 @@ def sum_softplus_dense(h, kernel, bias):
         return d_h, d_kernel, d_bias
 
     return total, gradient
-
-
-class GradientPort:
-    """An identity whose gradient can be weighted, sample by sample, after the forward pass.
-
-    DReG weights the gradient that reaches q's parameters through the samples, by weights that are known only when the
-    samples have been through the model. Such an objective sets `weights` [n_samples, batch]; where it stays None the
-    gradient passes unchanged.
-    """
-
-    def __init__(self):
-        self.weights = None
-
-    def __call__(self, z):
-        """z [n_samples, batch, n_latent] -> z."""
-
-        @tf.custom_gradient
-        def identity(z):
-            return tf.identity(z), lambda g: g if self.weights is None else g * self.weights[..., tf.newaxis]
-
-        return identity(z)

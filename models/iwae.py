@@ -1,60 +1,35 @@
 """The importance weighted autoencoder with any number of stochastic layers (Burda et al., 1509.00519)."""
 
-from typing import NamedTuple
-
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from models.blocks import BernoulliBlock, GaussianBlock
-from models.fused import GradientPort
-from utils import standard_normal
-
-
-class IWAEOutput(NamedTuple):
-    """log w in its parts, in nats, [n_samples, batch]; and z from z1 up, each [n_samples, batch, n_latent]."""
-
-    log_px_z: tf.Tensor  # log p(x|z1)
-    log_pz: tf.Tensor  # log p(z1|z2) + ... + log p(zL)
-    log_qz_x: tf.Tensor  # log q(z1|x) + ... + log q(zL|z{L-1})
-    log_qz_x_path: tf.Tensor  # equal to log_qz_x, with q's parameters held fixed: it depends on them through z alone
-    kl: tf.Tensor  # log q(z|x) - log p(z) with all that has a closed form integrated out (see IWAE.call)
-    z: tuple
-    port: GradientPort  # what every z went through on its way into the densities
-
-    def log_w(self, beta=1.0):
-        """log importance weights [n_samples, batch]: log p(x|z) + beta (log p(z) - log q(z|x))."""
-        return self.log_px_z + beta * (self.log_pz - self.log_qz_x)
+from models.interface import LogWeights
+from models.random import standard_normal
 
 
 class IWAE(keras.Model):
     """q(z|x) = q(z1|x) q(z2|z1) ... and p(x, z) = p(x|z1) p(z1|z2) ... p(zL), with p(zL) = N(0, I).
+
+    It is a models.interface.Model, whose layers are drawn from z1 up.
 
     n_hidden, n_latent: one entry per stochastic layer, from the image upwards.
     pixel_means: [n_pixels] mean training image for the output bias, or None.
     n_context: with more than 0 the model is conditional (Sohn et al., 2015): it has all of p and q given y
     [batch, n_context], which is appended to the inputs of q(z1|x) and p(x|z1).
     learned_prior: the prior of a conditional model is p(zL|y), a Gaussian block on y, in place of N(0, I).
-
-    The weights exist as soon as the object does; no data is needed.
     """
 
-    def __init__(
-        self,
-        n_hidden=(200,),
-        n_latent=(100,),
-        n_pixels=784,
-        pixel_means=None,
-        n_context=0,
-        learned_prior=False,
-        **kwargs,
-    ):
+    def __init__(self, n_hidden, n_latent, n_pixels, pixel_means=None, n_context=0, learned_prior=False, **kwargs):
         super().__init__(**kwargs)
         if len(n_hidden) != len(n_latent) or not n_latent:
             raise ValueError(f"n_hidden {n_hidden} and n_latent {n_latent} need one entry per stochastic layer")
         if learned_prior and not n_context:
             raise ValueError("learned_prior needs n_context: there is nothing to learn it from")
-        self.n_latent, self.n_pixels, self.n_context = tuple(n_latent), n_pixels, n_context
+        self.n_hidden, self.n_latent = tuple(n_hidden), tuple(n_latent)
+        self.n_pixels, self.n_context = n_pixels, n_context
         widths = (n_pixels, *n_latent)  # of x, z1, ..., zL
         self.encoder = [GaussianBlock(n, d, name=f"q_z{i + 1}") for i, (n, d) in enumerate(zip(n_hidden, n_latent))]
         self.decoder = [
@@ -70,6 +45,15 @@ class IWAE(keras.Model):
         if self.prior_block:
             self.prior_block.build((None, n_context))
         self.built = True
+
+    @property
+    def q_variables(self):
+        return [variable for block in self.encoder for variable in block.trainable_variables]
+
+    @property
+    def p_variables(self):
+        of_q = {id(variable) for variable in self.q_variables}
+        return [variable for variable in self.trainable_variables if id(variable) not in of_q]
 
     def _with_context(self, inputs, y):
         """inputs [..., batch, d], y [batch, n_context] -> [..., batch, d + n_context]."""
@@ -92,41 +76,47 @@ class IWAE(keras.Model):
             standard_normal([n_samples, batch, width], seeds[i], algorithm) for i, width in enumerate(self.n_latent)
         )
 
-    def encode(self, x, noise, y=None):
-        """Samples of q(z|x): a list of (q, z) from the bottom layer up, z [n_samples, batch, n_latent]."""
+    def encode(self, x, noise, y=None, cut=tf.identity):
+        """[(q, sample, z)] from z1 up: q = q(zl|z{l-1}), sample = mean + std * noise, and z = cut(sample)."""
         layers, below = [], self._with_context(x, y)
         for block, epsilon in zip(self.encoder, noise):
             q = block(below)
-            below = q.distribution.loc + q.distribution.scale * epsilon  # reparameterised
-            layers.append((q, below))
+            sample = q.distribution.loc + q.distribution.scale * epsilon  # [n_samples, batch, n_latent]
+            below = cut(sample)
+            layers.append((q, sample, below))
         return layers
 
-    def call(self, x, noise, y=None):
+    def call(self, x, noise, y=None, cut=tf.identity):
         """x [batch, n_pixels] in {0, 1}, noise as from `noise`, y [batch, n_context] if the model is conditional ->
-        IWAEOutput. A pure function of its arguments.
-
-        Where q(zL|.) meets p(zL) the KL divergence is analytic; below it the entropy of q(zl|.) is analytic and
-        log p(zl|z{l+1}) stays sampled. `kl` is their sum, so that log p(x|z) - kl estimates the ELBO.
+        LogWeights.
         """
-        encoded = self.encode(x, noise, y)
-        port = GradientPort()
-        z = tuple(port(sample) for _, sample in encoded)
+        qs, samples, z = zip(*self.encode(x, noise, y, cut))
+        return self._densities(x, y, qs, z, samples)
+
+    def log_weights(self, x, z, y=None):
+        """LogWeights at given points z, a tuple of [n_samples, batch, n_latent] from z1 up."""
+        inputs = (self._with_context(x, y), *z)
+        return self._densities(x, y, [block(below) for block, below in zip(self.encoder, inputs)], z, z)
+
+    def _densities(self, x, y, qs, z, samples):
+        # log q(z|x) = sum_l log q(zl|z{l-1}), with z0 = x
+        log_qz_x = tf.add_n([q.log_prob(point) for q, point in zip(qs, z)])
+        # log p(z) = sum_l log p(zl|z{l+1}), with p(zL) the prior
         priors = [block(above) for block, above in zip(self.decoder, z[1:])] + [self.prior(y)]
-        log_pz_parts = [p.log_prob(sample) for p, sample in zip(priors, z)]
-        top_q, _ = encoded[-1]
-        kl = tfd.kl_divergence(top_q, priors[-1])
-        for (q, _), log_p in zip(encoded[:-1], log_pz_parts):
-            kl += -q.entropy() - log_p
-        frozen = [block(below, frozen=True) for block, below in zip(self.encoder, (self._with_context(x, y), *z))]
+        log_pz_parts = [p.log_prob(point) for p, point in zip(priors, z)]
+        # log p(x|z) = log p(x|z1)
         log_px_z = self.likelihood.log_prob(x, self._with_context(z[0], y))
-        return IWAEOutput(
+        # KL(q(zL|.) || p(zL)) in closed form; below it -H(q(zl|.)) in closed form, less log p(zl|z{l+1}) as sampled
+        kl = tfd.kl_divergence(qs[-1], priors[-1])
+        for q, log_p in zip(qs[:-1], log_pz_parts):
+            kl += -q.entropy() - log_p
+        return LogWeights(
             log_px_z=log_px_z,
             log_pz=tf.add_n(log_pz_parts),
-            log_qz_x=tf.add_n([q.log_prob(sample) for q, sample in encoded]),
-            log_qz_x_path=tf.add_n([q.log_prob(sample) for q, sample in zip(frozen, z)]),
+            log_qz_x=log_qz_x,
             kl=tf.broadcast_to(kl, tf.shape(log_px_z)),
-            z=z,
-            port=port,
+            samples=tuple(samples),
+            z=tuple(z),
         )
 
     def decode(self, noise, y=None):
@@ -136,4 +126,48 @@ class IWAE(keras.Model):
         for block, epsilon in zip(reversed(self.decoder), reversed(noise[:-1])):
             p = block(z).distribution
             z = p.loc + p.scale * epsilon
-        return self.likelihood(self._with_context(z, y)).distribution.probs_parameter()[0]
+        return self.mean_image(z, y)[0]
+
+    def mean_image(self, z1, y=None):
+        """E[x|z1], the pixel means [..., n_pixels], for z1 [..., n_latent]."""
+        return self.likelihood(self._with_context(z1, y)).distribution.probs_parameter()
+
+    def without_units(self, keep, means):
+        """A copy in which units play no part. See models.interface.Model.
+
+        A unit that is not kept has q = p = N(0, 1), so that its terms in log w cancel; the blocks that read it have
+        its mean in their bias instead. Raises ValueError where a layer would have no unit left.
+        """
+        if not all(np.any(units) for units in keep):
+            raise ValueError("a layer would be left without units")
+        copy = IWAE(self.n_hidden, self.n_latent, self.n_pixels, None, self.n_context, self.prior_block is not None)
+        copy.set_weights(self.get_weights())
+        writers = [[block] for block in copy.encoder]  # of z1, ..., zL
+        for layer, block in enumerate([*copy.decoder, *filter(None, [copy.prior_block])]):
+            writers[layer].append(block)
+        readers = [[block] for block in (copy.likelihood, *copy.decoder)]
+        for layer, block in enumerate(copy.encoder[1:]):
+            readers[layer].append(block)
+        for layer, units in enumerate(keep):
+            off = np.flatnonzero(~np.asarray(units))
+            for block in writers[layer]:
+                _write_standard_normal(block, off)
+            for block in readers[layer]:
+                _read_constant(block, off, np.asarray(means[layer])[off])
+        return copy
+
+
+def _write_standard_normal(block, units):
+    """Makes mean and log standard deviation of these units of a Gaussian block zero, whatever it reads."""
+    for head in block.heads:
+        kernel, bias = (np.array(weights) for weights in head.get_weights())
+        kernel[:, units], bias[units] = 0, 0
+        head.set_weights([kernel, bias])
+
+
+def _read_constant(block, units, values):
+    """Makes a block read `values` in the place of these units, whatever they are."""
+    kernel, bias = (np.array(weights) for weights in block.hidden[0].get_weights())
+    bias += values @ kernel[units]
+    kernel[units] = 0
+    block.hidden[0].set_weights([kernel, bias])

@@ -1,67 +1,105 @@
-"""The objectives: each reduces log w [n_samples, batch] to a value per image [batch], in nats, to be maximised.
+"""The objectives: each turns log w [n_samples, batch] into what is reported and what p and q follow, in nats.
 
-One signature, `objective(output, beta=1.0)`: `output` is an IWAEOutput, and `beta` multiplies log p(z) - log q(z|x).
-A new objective is one function and one line in OBJECTIVES.
+One signature, `objective(output, beta=1.0, **hyperparameters) -> Estimate`. `output` is a models.interface.LogWeights.
+`beta` (KL warm-up) multiplies log p(z) - log q(z|x) in what p and q follow; in what is reported it is 1. A new objective
+is one function here, or in a file of its own, and one entry of models.catalogue.OBJECTIVES.
+
+In the formulas w_i = p(x, z_i) / q(z_i|x) for sample i of k, w~_i = w_i / sum_j w_j, and stop(.) is a constant to the
+derivative.
 """
+
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from utils import logmeanexp
+
+class Estimate(NamedTuple):
+    """What an objective makes of a batch. models.gradients.estimate_and_gradients says how p and q follow it."""
+
+    bound: tf.Tensor  # [batch], nats: what is reported, a lower bound on log p(x)
+    surrogate: tf.Tensor  # [batch]: p follows its gradient
+    q_surrogate: tf.Tensor | None = None  # [batch]: q follows the gradient of this one; None: of `surrogate`
+    score: bool = True  # whether q follows it through q's parameters inside log q(z|x), too
+    z_weights: tf.Tensor | None = None  # [n_samples, batch]: multiplies what reaches q through each sample; None: 1
+
+
+def logmeanexp(log_w, axis=0):
+    """log of the mean of exp(log_w) along `axis`, max-shifted so that it never overflows."""
+    n = tf.cast(tf.shape(log_w)[axis], log_w.dtype)
+    return tf.reduce_logsumexp(log_w, axis=axis) - tf.math.log(n)
 
 
 def vae_elbo(output, beta=1.0):
-    """The ELBO, averaged over samples: mean_i log w_i (Kingma & Welling, 1312.6114, eq. 6)."""
-    return tf.reduce_mean(output.log_w(beta), axis=0)
+    """The ELBO: (1/k) sum_i log w_i (Kingma & Welling, 1312.6114, eq. 6)."""
+    return Estimate(
+        bound=tf.reduce_mean(output.log_w(), axis=0),
+        surrogate=tf.reduce_mean(output.log_w(beta), axis=0),
+    )
 
 
 def vae_elbo_kl(output, beta=1.0):
-    """The ELBO with the KL divergence in closed form where there is one (Kingma & Welling, eq. 7)."""
-    return tf.reduce_mean(output.log_px_z - beta * output.kl, axis=0)
+    """The ELBO as (1/k) sum_i log p(x|z_i) - KL(q(z|x) || p(z)), the latter in closed form where there is one
+    (Kingma & Welling, eq. 7).
+    """
+    return Estimate(
+        bound=tf.reduce_mean(output.log_px_z - output.kl, axis=0),
+        surrogate=tf.reduce_mean(output.log_px_z - beta * output.kl, axis=0),
+    )
 
 
 def iwae_elbo(output, beta=1.0):
-    """The importance weighted bound L_k = log mean_i w_i (Burda et al., eq. 8)."""
-    return logmeanexp(output.log_w(beta), axis=0)
+    """The importance weighted bound L_k = log (1/k) sum_i w_i (Burda et al., eq. 8)."""
+    return Estimate(bound=logmeanexp(output.log_w()), surrogate=logmeanexp(output.log_w(beta)))
 
 
 def iwae_eq14(output, beta=1.0):
-    """sum_i stop(w~_i) log w_i, whose gradient is that of `iwae_elbo` (Burda et al., eq. 14). Its value is no bound."""
+    """sum_i stop(w~_i) log w_i, whose gradient is that of `iwae_elbo` (Burda et al., eq. 14)."""
     log_w = output.log_w(beta)
-    normalised_w = tf.stop_gradient(tf.nn.softmax(log_w, axis=0))  # over the samples
-    return tf.reduce_sum(normalised_w * log_w, axis=0)
-
-
-def _path_log_w(output, beta):
-    """log w, which depends on q's parameters through the samples alone."""
-    return output.log_px_z + beta * (output.log_pz - output.log_qz_x_path)
+    normalised_w = tf.stop_gradient(tf.nn.softmax(log_w, axis=0))  # [n_samples, batch], over the samples
+    return Estimate(bound=logmeanexp(output.log_w()), surrogate=tf.reduce_sum(normalised_w * log_w, axis=0))
 
 
 def dreg(output, beta=1.0):
-    """The doubly reparameterised estimator of the gradient of `iwae_elbo` (Tucker et al., 1810.04152, eq. 8).
+    """The doubly reparameterised gradient of `iwae_elbo` (Tucker et al., 1810.04152, eq. 8).
 
-    Its gradient for q is sum_i w~_i^2 (d log w_i / d z_i)(d z_i / d phi), with q's parameters fixed inside log q, and
-    for p it is that of `iwae_elbo`. Both come from one backward pass: sum_i stop(w~_i) log w_i has p's gradient, and
-    what flows back through the samples towards q is weighted by w~_i once more. Its value is no bound.
+    p follows sum_i stop(w~_i) log w_i, as in `iwae_eq14`.
+    q follows sum_i stop(w~_i^2) log w_i through the samples z_i alone: the same surrogate, weighted by w~_i once more.
     """
-    log_w = _path_log_w(output, beta)
-    normalised_w = tf.stop_gradient(tf.nn.softmax(log_w, axis=0))  # over the samples
-    output.port.weights = normalised_w
-    return tf.reduce_sum(normalised_w * log_w, axis=0)
+    log_w = output.log_w(beta)
+    normalised_w = tf.stop_gradient(tf.nn.softmax(log_w, axis=0))  # [n_samples, batch], over the samples
+    return Estimate(
+        bound=logmeanexp(output.log_w()),
+        surrogate=tf.reduce_sum(normalised_w * log_w, axis=0),
+        score=False,
+        z_weights=normalised_w,
+    )
 
 
 def stl(output, beta=1.0):
-    """Sticking the landing (Roeder et al., 1703.09194): `iwae_elbo` less its score term, biased for k > 1."""
-    return logmeanexp(_path_log_w(output, beta), axis=0)
+    """Sticking the landing (Roeder et al., 1703.09194): q follows `iwae_elbo` through the samples alone.
+
+    For k > 1 this gradient is biased.
+    """
+    return Estimate(bound=logmeanexp(output.log_w()), surrogate=logmeanexp(output.log_w(beta)), score=False)
 
 
-OBJECTIVES = {f.__name__: f for f in (vae_elbo, vae_elbo_kl, iwae_elbo, iwae_eq14, dreg, stl)}
+def piwae(output, beta=1.0, groups=1):
+    """The partially importance weighted autoencoder (Rainforth et al., 1802.04537, sec. 6).
 
-# What to show while an objective is trained: the bound that it maximises.
-BOUNDS = {
-    "vae_elbo": vae_elbo,
-    "vae_elbo_kl": vae_elbo_kl,
-    "iwae_elbo": iwae_elbo,
-    "iwae_eq14": iwae_elbo,
-    "dreg": iwae_elbo,
-    "stl": iwae_elbo,
-}
+    p follows L_k, the bound of all k samples.
+    q follows (1/M) sum_m L_{k/M}, the mean of the bounds of M groups of k/M samples each.
+    """
+    return Estimate(
+        bound=logmeanexp(output.log_w()),
+        surrogate=logmeanexp(output.log_w(beta)),
+        q_surrogate=_mean_of_groups(output.log_w(beta), groups),
+    )
+
+
+def _mean_of_groups(log_w, groups):
+    """(1/M) sum_m log (M/k) sum_{i in group m} w_i, [batch], for M groups of successive samples of log_w
+    [n_samples, batch].
+    """
+    n_samples, batch = log_w.shape[0], tf.shape(log_w)[1]
+    grouped = tf.reshape(log_w, [groups, n_samples // groups, batch])  # [groups, samples of a group, batch]
+    return tf.reduce_mean(logmeanexp(grouped, axis=1), axis=0)

@@ -1,8 +1,7 @@
 """The published numbers beside this project's."""
 
-import csv
-
 from plots.style import LINE_COLOURS, LINE_STYLES, plt, save
+from utils import read_csv
 
 
 def comparison(sections, ks, sources, path):
@@ -42,8 +41,7 @@ def bounds_against_time(runs, path):
                                 sharex=True, sharey=True)  # fmt: skip
     for axis, (k, curves) in zip(axes[0], runs.items()):
         for number, (name, metrics) in enumerate(curves.items()):
-            with open(metrics, newline="") as file:
-                rows = list(csv.DictReader(file))[1:]
+            rows = read_csv(metrics)[1:]
             colour, style = LINE_COLOURS[number % len(LINE_COLOURS)], LINE_STYLES[number // len(LINE_COLOURS) % 4]
             seconds, bound = zip(*[(float(row["seconds"]), float(row["test_iwae_elbo"])) for row in rows])
             axis.plot(seconds, bound, style, color=colour, label=name)

@@ -1,6 +1,5 @@
 """The figures of one run, each drawn from the files in its folder, so that any can be drawn again without the model."""
 
-import csv
 import shutil
 
 import matplotlib.ticker
@@ -8,13 +7,14 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from plots.style import TEST_COLOUR, TRAIN_COLOUR, plt, save, save_animation, scatter_digits, show_digits
+from plots.style import TEST_COLOUR, TRAIN_COLOUR, plt, save, save_animation, scatter_labels, show_images
+from utils import read_csv
 
 
 def _prior_frames(run):
-    """[(pass, mean images, samples)], oldest first. The samples come from the same uniform numbers throughout."""
+    """[(epoch, mean images, samples)], oldest first. The samples come from the same uniform numbers throughout."""
     frames = []
-    for path in sorted(run.arrays.glob("prior_pass_*.npz"), key=lambda path: int(path.stem.split("_")[-1])):
+    for path in sorted(run.arrays.glob("prior_*.npz"), key=lambda path: int(path.stem.split("_")[-1])):
         with np.load(path) as arrays:
             means = arrays["means"]
         uniform = np.random.default_rng(0).random(means.shape)
@@ -25,34 +25,33 @@ def _prior_frames(run):
 def _draw_prior(axes, number, means, samples):
     for axis, images, title in zip(axes, (samples, means), ("samples", "means")):
         axis.clear()
-        show_digits(axis, images, title=f"{title} from the prior, after {number} pass{'' if number == 1 else 'es'}")
+        show_images(axis, images, title=f"{title} from the prior, after {number} epoch{'' if number == 1 else 's'}")
 
 
 def prior_samples(run):
-    """Samples from the prior beside their means: prior.png, passes/ for every pass kept, prior.gif of them all."""
+    """Samples from the prior beside their means: prior.png, epochs/ for every epoch kept, prior.gif of them all."""
     frames = _prior_frames(run)
-    (run.figures / "passes").mkdir(exist_ok=True)
+    (run.figures / "epochs").mkdir(exist_ok=True)
     for frame in frames:
         figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), layout="constrained")
         _draw_prior(axes, *frame)
-        save(figure, run.figures / "passes" / f"prior_{frame[0]:04d}.png")
-    shutil.copyfile(run.figures / "passes" / f"prior_{frames[-1][0]:04d}.png", run.figures / "prior.png")
+        save(figure, run.figures / "epochs" / f"prior_{frame[0]:04d}.png")
+    shutil.copyfile(run.figures / "epochs" / f"prior_{frames[-1][0]:04d}.png", run.figures / "prior.png")
     figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), layout="constrained")
     save_animation(figure, lambda i: _draw_prior(axes, *frames[i]), len(frames), run.figures / "prior.gif")
 
 
 def learning_curves(run, objective):
-    """The bounds, and the two parts the ELBO is made of, against passes, on the monitored training and test images."""
-    with open(run.metrics, newline="") as file:
-        rows = list(csv.DictReader(file))
-    passes = [int(row["pass"]) for row in rows]
+    """The bounds, and the two parts the ELBO is made of, against epochs, on the monitored training and test images."""
+    rows = read_csv(run.metrics)
+    epochs = [int(row["epoch"]) for row in rows]
     panels = {"iwae_elbo": "IWAE bound at the training k", "vae_elbo": "ELBO", "log_px_z": "log p(x|z)", "kl": "KL"}
     figure, axes = plt.subplots(1, len(panels), figsize=(14, 3.6), layout="constrained")
     for axis, (name, title) in zip(axes, panels.items()):
         for split, colour, style in (("train", TRAIN_COLOUR, "-"), ("test", TEST_COLOUR, "--")):
-            axis.plot(passes, [float(row[f"{split}_{name}"]) for row in rows], style, color=colour, label=split)
-        axis.set(title=title, xlabel="passes over the data", xscale="symlog", xlim=(0, None))
-        axis.set_xticks([0] + [2**i for i in range(12) if 2**i <= max(passes)][:: 2 if max(passes) > 64 else 1])
+            axis.plot(epochs, [float(row[f"{split}_{name}"]) for row in rows], style, color=colour, label=split)
+        axis.set(title=title, xlabel="epochs", xscale="symlog", xlim=(0, None))
+        axis.set_xticks([0] + [2**i for i in range(12) if 2**i <= max(epochs)][:: 2 if max(epochs) > 64 else 1])
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         axis.grid(alpha=0.3)
@@ -63,7 +62,7 @@ def learning_curves(run, objective):
 
 
 def posterior_pca(run, standardise=False):
-    """The posterior means of each stochastic layer, coloured by digit: their first two principal components, or the
+    """The posterior means of each stochastic layer, coloured by label: their first two principal components, or the
     units themselves where there are two. standardise: each unit is first brought to mean 0 and variance 1.
     """
     with np.load(run.arrays / "posterior_means.npz") as arrays:
@@ -81,8 +80,8 @@ def posterior_pca(run, standardise=False):
                 f"{which} component ({share:.0%} of the variance)"
                 for which, share in zip(("first", "second"), pca.explained_variance_ratio_)
             ]  # fmt: skip
-        artists = scatter_digits(axis, means, labels)
+        artists = scatter_labels(axis, means, labels)
         title = f"posterior means of z{number} ({layers[number - 1].shape[1]} units"
         axis.set(title=title + (", standardised)" if standardise else ")"), xlabel=names[0], ylabel=names[1])
-    figure.legend(handles=artists, loc="outside right center", markerscale=3, title="digit")
+    figure.legend(handles=artists, loc="outside right center", markerscale=3, title="label")
     save(figure, run.figures / "posterior_pca.png")

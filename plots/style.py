@@ -8,16 +8,15 @@ import matplotlib.animation
 import matplotlib.pyplot as plt
 import numpy as np
 
-from files import whole_file
+from utils import whole_file
 
 # Ten colours that stay apart for colour-blind readers too (Paul Tol's muted scheme, with black).
-DIGIT_COLOURS = [
+LABEL_COLOURS = [
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#000000",
 ]  # fmt: skip
 LINE_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito's
 LINE_STYLES = ["-", "--", ":", "-."]
 TRAIN_COLOUR, TEST_COLOUR = LINE_COLOURS[:2]
-SIDE = 28  # pixels
 
 
 def save(figure, path):
@@ -37,30 +36,32 @@ def save_animation(figure, draw, n_frames, path, fps=1.5):
 
 
 def sheet(images, columns=10):
-    """[n, 784] -> one picture of n digits in rows of `columns`."""
-    rows = images.reshape(-1, columns, SIDE, SIDE)
-    return rows.transpose(0, 2, 1, 3).reshape(-1, columns * SIDE)
+    """[n, height, width] -> one picture of n images in rows of `columns`."""
+    _, height, width = images.shape
+    rows = images.reshape(-1, columns, height, width)
+    return rows.transpose(0, 2, 1, 3).reshape(-1, columns * width)
 
 
-def show_digits(axis, images, columns=10, title=None):
-    """Draws [n, 784] in [0, 1], ink on paper, in rows of `columns`."""
+def show_images(axis, images, columns=10, title=None):
+    """Draws [n, height, width] in [0, 1], ink on paper, in rows of `columns`."""
     axis.imshow(sheet(images, columns), cmap="gray_r", vmin=0, vmax=1)
     axis.set_axis_off()
     if title:
         axis.set_title(title, fontsize=12)
 
 
-def scatter_digits(axis, points, labels):
-    """A point an image, coloured by its digit; the digit, written amid its points, says it without colour.
+def scatter_labels(axis, points, labels):
+    """A point an image, coloured by its label; the label, written amid its points, says it without colour.
 
-    Returns the points' artists, labelled, for a legend.
+    Colours repeat where there are more labels than colours. Returns the points' artists, labelled, for a legend.
     """
+    coloured = [(label, LABEL_COLOURS[i % len(LABEL_COLOURS)]) for i, label in enumerate(np.unique(labels))]
     artists = [
-        axis.scatter(*points[labels == digit].T, s=9, alpha=0.7, color=colour, linewidths=0, label=str(digit))
-        for digit, colour in enumerate(DIGIT_COLOURS)
+        axis.scatter(*points[labels == label].T, s=9, alpha=0.7, color=colour, linewidths=0, label=str(label))
+        for label, colour in coloured
     ]
-    for digit, colour in enumerate(DIGIT_COLOURS):
-        centre = np.median(points[labels == digit], axis=0)
-        axis.text(*centre, str(digit), fontsize=15, weight="bold", color=colour, ha="center", va="center",
+    for label, colour in coloured:
+        centre = np.median(points[labels == label], axis=0)
+        axis.text(*centre, str(label), fontsize=15, weight="bold", color=colour, ha="center", va="center",
                   bbox=dict(boxstyle="round,pad=0.15", fc="white", ec="none", alpha=0.8))  # fmt: skip
     return artists

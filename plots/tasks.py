@@ -1,12 +1,12 @@
 """The figures of the tasks."""
 
-import csv
 import statistics
 from typing import NamedTuple
 
 import numpy as np
 
-from plots.style import DIGIT_COLOURS, LINE_COLOURS, LINE_STYLES, plt, save, save_animation, show_digits
+from plots.style import LABEL_COLOURS, LINE_COLOURS, LINE_STYLES, plt, save, save_animation, show_images
+from utils import read_csv
 
 ESTIMATOR_NAMES = {
     "iwae_elbo": "reparameterised (IWAE)",
@@ -18,10 +18,10 @@ ESTIMATOR_NAMES = {
 class Posterior(NamedTuple):
     """One digit's posteriors, for posterior_figures."""
 
-    image: np.ndarray  # [784]
+    image: np.ndarray  # [height, width]
     grid: object  # evaluation.GridPosterior
     samples: dict  # name -> [n, 2]: "q(z|x)" and "SIR"
-    decoded: dict  # name -> mean images [n, 784] of the first samples
+    decoded: dict  # name -> mean images [n, height, width] of the first samples
     numbers: dict  # the table's row
 
 
@@ -39,7 +39,7 @@ def _draw_posterior(figure, picture):
     figure.clear()
     grid, numbers = picture.grid, picture.numbers
     axes = figure.subplots(2, 3, width_ratios=(0.7, 1.3, 1))
-    show_digits(axes[0, 0], picture.image[np.newaxis], 1, f"test image {numbers['test_image']}")
+    show_images(axes[0, 0], picture.image[np.newaxis], 1, f"test image {numbers['test_image']}")
     axes[1, 0].set_axis_off()
     facts = {
         "log p(x), grid": grid.log_px,
@@ -55,7 +55,7 @@ def _draw_posterior(figure, picture):
         row[1].plot(*z.T, "o", ms=2.5, color=LINE_COLOURS[1], alpha=0.55, mew=0, label=f"samples, {name}")
         row[1].legend(loc="upper right", fontsize=9, framealpha=0.9)
         row[1].set(xlabel="first unit", ylabel="second unit")
-        show_digits(row[2], picture.decoded[name], 4, f"decoded samples, {name}")
+        show_images(row[2], picture.decoded[name], 4, f"decoded samples, {name}")
     axes[0, 1].set_title("p(z|x) shaded; q(z|x) at 1, 2, 3 std", fontsize=12)
 
 
@@ -73,30 +73,30 @@ def manifold(decoded, side, path):
     first, second = np.meshgrid(z, z[::-1])  # upwards on the page is upwards in the second unit
     images = decoded(np.stack([first.ravel(), second.ravel()], axis=-1))
     figure, axis = plt.subplots(figsize=(8, 8.4), layout="constrained")
-    show_digits(axis, images, side, "decoded means; each axis is a latent unit, in steps of equal prior probability")
+    show_images(axis, images, side, "decoded means; each axis is a latent unit, in steps of equal prior probability")
     save(figure, path)
 
 
 def redrawn_samples(images, columns, path):
     """Mean images: a row for each z2, and along it z1 drawn again."""
     figure, axis = plt.subplots(figsize=(9, 6.4), layout="constrained")
-    show_digits(axis, images, columns, "each row: one z2 from the prior, and z1 drawn again and again from p(z1|z2)")
+    show_images(axis, images, columns, "each row: one z2 from the prior, and z1 drawn again and again from p(z1|z2)")
     save(figure, path)
 
 
 def gradient_noise(rows, path):
     """Signal-to-noise ratio (above) and variance of the encoder's gradient against k; a column for each stage."""
-    stages = sorted({row["passes"] for row in rows})
+    stages = sorted({row["epochs"] for row in rows})
     figure, axes = plt.subplots(2, len(stages), figsize=(3.6 * len(stages), 6.4), layout="constrained",
                                 sharex=True, sharey="row", squeeze=False)  # fmt: skip
-    for column, passes in zip(axes.T, stages):
+    for column, epochs in zip(axes.T, stages):
         for axis, quantity in zip(column, ("snr", "variance")):
             for (objective, name), colour, style in zip(ESTIMATOR_NAMES.items(), LINE_COLOURS, LINE_STYLES):
-                points = [(r["k"], r[quantity]) for r in rows if (r["objective"], r["passes"]) == (objective, passes)]
+                points = [(r["k"], r[quantity]) for r in rows if (r["objective"], r["epochs"]) == (objective, epochs)]
                 axis.plot(*zip(*points), style, color=colour, marker="o", ms=3.5, label=name)
             axis.set(xscale="log", yscale="log")
             axis.grid(alpha=0.3)
-        column[0].set_title("first weights" if passes == 0 else f"after {passes} pass{'es' * (passes > 1)}")
+        column[0].set_title("first weights" if epochs == 0 else f"after {epochs} epoch{'s' * (epochs > 1)}")
         column[1].set_xlabel("importance samples k")
     axes[0, 0].set_ylabel("signal-to-noise ratio")
     axes[1, 0].set_ylabel("variance of a parameter's gradient")
@@ -106,19 +106,18 @@ def gradient_noise(rows, path):
 
 
 def _column(run, name):
-    with open(run.metrics, newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [int(row["pass"]) for row in rows], [float(row[name]) for row in rows] if name in rows[0] else None
+    rows = read_csv(run.metrics)
+    return [int(row["epoch"]) for row in rows], [float(row[name]) for row in rows] if name in rows[0] else None
 
 
 def compared_curves(runs, path):
-    """The IWAE bound of several runs against passes, on the monitored training and test images."""
+    """The IWAE bound of several runs against epochs, on the monitored training and test images."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
     for axis, split in zip(axes, ("train", "test")):
         for (name, run), colour, style in zip(runs.items(), LINE_COLOURS, LINE_STYLES):
-            passes, bound = _column(run, f"{split}_iwae_elbo")
-            axis.plot(passes[1:], bound[1:], style, color=colour, label=name)
-        axis.set(title=f"{split} images", xlabel="passes over the data", xscale="log")
+            epochs, bound = _column(run, f"{split}_iwae_elbo")
+            axis.plot(epochs[1:], bound[1:], style, color=colour, label=name)
+        axis.set(title=f"{split} images", xlabel="epochs", xscale="log")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("IWAE bound at the training k, nats")
     axes[1].legend()
@@ -139,7 +138,7 @@ def activity_histograms(activities, path):
         shown = [np.log10(np.maximum(layer, 10.0 ** bins[0])) for layer in layers]
         labels = [f"z{i}" for i in range(1, len(layers) + 1)]
         axis.hist(shown, bins, stacked=True, color=LINE_COLOURS[: len(layers)], label=labels)
-        axis.axvline(-2, color=DIGIT_COLOURS[-1], lw=1, ls="--")
+        axis.axvline(-2, color=LABEL_COLOURS[-1], lw=1, ls="--")
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelbottom=True)
         axis.legend(fontsize=8)
@@ -149,7 +148,7 @@ def activity_histograms(activities, path):
 
 
 def units_while_training(groups, path):
-    """Active units against passes, on 500 test images; a panel a layer of a group. groups: title -> {name: Run}."""
+    """Active units against epochs, on 500 test images; a panel a layer of a group. groups: title -> {name: Run}."""
     panels = {}
     for title, runs in groups.items():
         for layer in ("active_z1", "active_z2"):
@@ -165,10 +164,10 @@ def units_while_training(groups, path):
         axis.set_axis_off()
     for axis, (title, curves) in zip(axes.ravel(), panels.items()):
         widths = np.linspace(6, 1.2, max(2, len(curves)))  # runs of one beginning agree for long, and are nested here
-        for number, (name, (passes, units)) in enumerate(curves.items()):
+        for number, (name, (epochs, units)) in enumerate(curves.items()):
             colour, style = LINE_COLOURS[number % len(LINE_COLOURS)], LINE_STYLES[number // len(LINE_COLOURS) % 4]
-            axis.plot(passes, units, style, color=colour, lw=widths[number], label=name)
-        axis.set(title=title, xlabel="passes over the data", xscale="symlog", xlim=(0, None))
+            axis.plot(epochs, units, style, color=colour, lw=widths[number], label=name)
+        axis.set(title=title, xlabel="epochs", xscale="symlog", xlim=(0, None))
         axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # every curve begins high and falls: room for the legend above it
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7.5, loc="upper right", handlelength=3)

@@ -13,7 +13,7 @@ from experiment import command_line  # noqa: E402
 
 DEFAULTS = dict(n_latent=(2,), n_samples=5, preset="fast")
 FIXED = ("n_latent", "stochastic_layers", "conditional")
-PER_DIGIT = 2  # test images of each digit: the first ones
+PER_LABEL = 2  # test images of each label: the first ones
 SAMPLES = 5000  # of q, for the estimate of log p(x) and for resampling
 ENOUGH = 100  # effective samples, for the two estimates of log p(x) to be held against each other
 SHOWN = 300  # samples in a picture
@@ -22,19 +22,19 @@ MANIFOLD = 20  # digits along each side of the picture of the latent space
 
 
 def chosen(labels):
-    """The first PER_DIGIT images of each digit, digits in turn."""
+    """The first PER_LABEL images of each label, labels in turn."""
     import numpy as np
 
-    return np.concatenate([np.flatnonzero(labels == digit)[:PER_DIGIT] for digit in range(10)])
+    return np.concatenate([np.flatnonzero(labels == label)[:PER_LABEL] for label in np.unique(labels)])
 
 
 def posteriors(session):
     """[(what the figure shows, the table's row)] of every chosen test image."""
-    import numpy as np
 
-    from evaluation import make_log_likelihood, make_true_posterior, resampled
+    from evaluation import make_log_likelihood, make_true_posterior, sampling_importance_resampling
+    from models.random import Stream, stateless_seed
     from plots.tasks import Posterior
-    from utils import ProgressBar, Stream, stateless_seed
+    from utils import ProgressBar
 
     model, seed = session.model, session.config.seed
     x, _ = session.test_data()
@@ -42,7 +42,7 @@ def posteriors(session):
     x, labels = x[rows], session.dataset.test_labels[rows]
     noise = model.noise(SHOWN, len(x), stateless_seed(seed, Stream.PICTURE, 0))
     q_samples = model.encode(x, noise)[0][1].numpy()  # [SHOWN, n, 2]
-    (sir_samples,), effective = resampled(model, x, n_samples=SAMPLES, n_draws=SHOWN, seed=seed)
+    (sir_samples,), effective = sampling_importance_resampling(model, x, n_samples=SAMPLES, n_draws=SHOWN, seed=seed)
     _, log_px = make_log_likelihood(model, SAMPLES)(x, seed=seed)
     true_posterior, bar, result = make_true_posterior(model), ProgressBar(len(x), "image", "log p(x)"), []
     for i, image in enumerate(x):
@@ -54,14 +54,14 @@ def posteriors(session):
             "test_image": int(rows[i]), "digit": int(labels[i]), "log_px_grid": grid.log_px,
             f"log_px_k{SAMPLES}": float(log_px[i]), "kl_q_p": grid.kl, "effective_samples": float(effective[i]),
         }  # fmt: skip
-        result.append((Posterior(np.asarray(image), grid, samples, decoded, row), row))
+        result.append((Posterior(session.as_images(image)[0], grid, samples, decoded, row), row))
     return result
 
 
 def work(session):
     """The figures and the table of the posteriors, and the latent space as digits."""
-    from files import write_csv
     from plots.tasks import manifold, posterior_figures
+    from utils import write_csv
 
     session.train_or_load()
     session.report()

@@ -17,14 +17,14 @@ ESTIMATORS = ("iwae_elbo", "dreg", "stl")
 SAMPLES = (1, 2, 8, 32, 128, 512)
 IMAGES = 10  # training images in the batch whose gradient is looked at
 DRAWS = 200  # gradients of every estimator at every k
-STAGES = (0, 1, 16, 256)  # passes after which a model is looked at, besides the last, where its weights are there
+STAGES = (0, 1, 16, 256)  # epochs after which a model is looked at, besides the last, where its weights are there
 
 
 def stages(session):
-    """[(passes, weights file or None for the first weights)], those that there are."""
-    passes = session.config.passes
-    kept = [(n, session.run.weights_after(n)) for n in STAGES if 0 < n < passes]
-    return [(0, None), *((n, path) for n, path in kept if path.exists()), (passes, session.run.weights)]
+    """[(epochs, weights file or None for the first weights)], those that there are."""
+    epochs = session.config.n_epochs
+    kept = [(n, session.run.weights_after(n)) for n in STAGES if 0 < n < epochs]
+    return [(0, None), *((n, path) for n, path in kept if path.exists()), (epochs, session.run.weights)]
 
 
 def noise_rows(session):
@@ -33,15 +33,14 @@ def noise_rows(session):
 
     import numpy as np
 
-    from evaluation import every
-    from experiment import build_model
+    from experiment.session import build_model
     from training.gradients import make_gradient_noise
-    from utils import ProgressBar
+    from utils import ProgressBar, evenly_spaced
 
     config, dataset = session.config, session.dataset
-    means = every(dataset.train_images, IMAGES) / 255.0
+    means = evenly_spaced(dataset.train_images, IMAGES) / 255.0
     x = (np.random.default_rng(config.seed).random(means.shape) < means).astype(np.float32)
-    y = every(dataset.context("train", config.conditional != "no"), IMAGES)
+    y = evenly_spaced(dataset.context("train", config.conditional != "no"), IMAGES)
     model, rows, there = build_model(config, dataset.pixel_means), [], stages(session)
     bar = ProgressBar(len(ESTIMATORS) * len(there) * sum(SAMPLES), "sample", "SNR")
     done = 0
@@ -49,13 +48,13 @@ def noise_rows(session):
         for k in SAMPLES:
             changes = dict(objective=objective, n_samples=k, batch_size=IMAGES, backward_samples=None)
             gradient_noise = make_gradient_noise(dataclasses.replace(config, **changes), model)
-            for passes, weights in there:
+            for epochs, weights in there:
                 if weights is None:
                     model.set_weights(build_model(config, dataset.pixel_means).get_weights())
                 else:
                     model.load_weights(weights)
                 variance, snr = gradient_noise(x, y, DRAWS)
-                rows.append(dict(objective=objective, k=k, passes=passes, variance=variance, snr=snr))
+                rows.append(dict(objective=objective, k=k, epochs=epochs, variance=variance, snr=snr))
                 done += k
                 bar.update(done, snr)
     return rows
@@ -63,8 +62,8 @@ def noise_rows(session):
 
 def work(session):
     """Trains with `dreg` and, for comparison, with `iwae_elbo`; then the estimators' noise, on the latter's model."""
-    from files import write_csv
     from plots.tasks import compared_curves, gradient_noise
+    from utils import write_csv
 
     session.train_or_load()
     session.report()

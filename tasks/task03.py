@@ -17,13 +17,14 @@ ROWS, COLUMNS = 8, 12  # values of z2, and draws of z1 for each
 
 
 def redrawn(session):
-    """Mean images for ROWS draws of z2 from the prior, and COLUMNS of z1 given each: [ROWS * COLUMNS, 784]."""
+    """Mean images [ROWS * COLUMNS, height, width]: ROWS draws of z2 from the prior, and COLUMNS of z1 given each."""
     import tensorflow as tf
 
-    from utils import Stream, stateless_seed
+    from models.random import Stream, stateless_seed
 
     noise_1, noise_2 = session.model.noise(1, ROWS * COLUMNS, stateless_seed(session.config.seed, Stream.PICTURE, 0))
-    return session.model.decode((noise_1, tf.repeat(noise_2[:, :ROWS], COLUMNS, axis=1))).numpy()
+    means = session.model.decode((noise_1, tf.repeat(noise_2[:, :ROWS], COLUMNS, axis=1)))
+    return session.as_images(means)
 
 
 def work(session):

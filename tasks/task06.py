@@ -49,10 +49,11 @@ def drawn(configs):
 
 def without_inactive_units(session, activities, n_images):
     """log p(x) with all the units and with the active ones alone, on the same images; nats."""
-    from evaluation import ACTIVE, every, make_log_likelihood, without_units
+    from evaluation import ACTIVE, make_log_likelihood, without_units
+    from utils import evenly_spaced
 
     config = session.config
-    x, y = (every(array, n_images) for array in session.test_data())
+    x, y = (evenly_spaced(array, n_images) for array in session.test_data())
     smaller = without_units(session.model, [units > ACTIVE for units in activities], *session.test_data())
     jit = config.jit == "on"
     return [
@@ -65,11 +66,11 @@ def work(settings, sessions):
     """The table and the pictures, in results/task06."""
     import numpy as np
 
-    from config import RESULTS, UsageError
     from evaluation import ACTIVE, make_activity
-    from files import write_csv
+    from experiment.errors import UsageError
+    from experiment.run_folder import RESULTS
     from plots.tasks import activity_histograms, units_while_training
-    from utils import ProgressBar
+    from utils import ProgressBar, write_csv
 
     if not sessions:
         raise UsageError("no trained model in results/; python main.py --preset quick makes one")

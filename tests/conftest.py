@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from startup import start_tensorflow
+from experiment.startup import start_tensorflow
 
 start_tensorflow(gpu=-1)
 

@@ -10,6 +10,8 @@ import tensorflow as tf
 from benchmarks.contenders import keras_fit, layout, ours, split, tf_reference
 from benchmarks.contenders import products as products_alone
 from benchmarks.tables import tables
+from models.catalogue import MODELS
+from models.iwae import IWAE
 from tests.oracles import numpy_log_w
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -30,10 +32,7 @@ def test_contenders_compute_the_same_bound(layers):
     weights, images, x, noise = inputs(layers)
     spec = {"layers": layers, "n_samples": 5, "batch_size": 6}
     bounds = {c.__name__: c.build(spec, weights, images)[0](x, noise) for c in (ours, keras_fit, tf_reference)}
-    from config import STANDARD_LAYERS
-    from models import IWAE
-
-    model = IWAE(*STANDARD_LAYERS[layers])
+    model = IWAE(*MODELS["iwae"].sizes[layers], n_pixels=784)
     ours.assign(model, weights)
     log_w = numpy_log_w(model, x, noise)
     expected = np.mean(np.logaddexp.reduce(log_w, axis=0) - np.log(5))

@@ -12,12 +12,12 @@ import time
 
 import numpy as np
 import pytest
+from config import ROOT, Config, parse_flags
 
 import data
 import main
-from config import ROOT, Config, parse_flags
 from experiment import command_line
-from files import Run
+from experiment.run_folder import Run
 from tests.test_training import without_seconds
 
 TINY = "--n_samples 2 --n_hidden 12 --n_latent 3 --batch_size 100 --eval_samples 20 --eval_images 50 --gpu -1".split()
@@ -86,8 +86,8 @@ def copied(finished, tmp_path):
         ("--start_from {tmp} --epochs 3", "--start_from: only with --grow_samples"),
         ("--start_from {tmp}/none --preset fast --run_dir {tmp}/new", "--start_from: no run in"),
         ("--start_from {tmp} --resume", "--start_from: for a new run only"),
-        ("--rate_warmup 1 --epochs 3", "--rate_warmup: only with --schedule cosine"),
-        ("--rate_warmup 3 --epochs 3 --schedule cosine", "--rate_warmup: 3.0 is not allowed; less than the 3 passes"),
+        ("--lr_warmup 1 --epochs 3", "--lr_warmup: only with --schedule cosine"),
+        ("--lr_warmup 3 --epochs 3 --schedule cosine", "--lr_warmup: 3.0 is not allowed; less than the 3 passes"),
         ("--grow_samples 1", "--grow_samples: 1.0 is not allowed; less than 1"),
         ("--nonsense", "unrecognized arguments: --nonsense"),
         ("--n_sample 5", "unrecognized arguments: --n_sample 5"),

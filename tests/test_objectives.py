@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from config import OBJECTIVES as FLAG_OBJECTIVES
+
 from models import BOUNDS, IWAE, OBJECTIVES, IWAEOutput
 from models.fused import GradientPort
 from models.objectives import dreg, iwae_elbo, iwae_eq14, stl, vae_elbo, vae_elbo_kl

@@ -3,10 +3,10 @@
 import pytest
 import tensorflow as tf
 
-from config import Config
 from evaluation import make_bounds
-from experiment import build_model
-from files import Run
+from experiment.run_folder import Run
+from experiment.session import build_model
+from experiment.settings import Config
 from training.loop import train
 
 

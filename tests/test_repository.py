@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-
 from config import Config, load_experiment, parse_flags
-from files import Run
+
+from experiment.run_folder import Run
 from tables import BEGIN, END, RECIPE, cell_of, finished, recipe_runs, recipe_table, tables, variations_table
 
 ROOT = pathlib.Path(__file__).parent.parent

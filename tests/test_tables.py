@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from config import PRESETS, Config
 
 import tables
-from config import PRESETS, Config
 from experiment import survey
 from tests.test_tasks import few_digits, run  # noqa: F401  few_digits is a fixture
 

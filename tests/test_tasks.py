@@ -6,15 +6,15 @@ import os
 import subprocess
 import sys
 
+import config as settings
 import numpy as np
 import pytest
 import tensorflow as tf
-
-import config as settings
-import experiment
 from config import PRESETS, ROOT, Config
+
+import experiment
 from experiment import build_model, command_line, survey
-from files import Run
+from experiment.run_folder import Run
 from training.gradients import make_gradient_noise
 from training.steps import make_gradients
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from config import Config
-from experiment import build_model
-from files import Run
+from experiment.run_folder import Run
+from experiment.session import build_model
+from experiment.settings import Config
 from models import IWAE, OBJECTIVES
 from training import loop, steps
 from training.checkpoints import CheckpointError, Checkpoints
 from training.loop import Interrupted, TrainingDiverged, train
 from training.schedule import learning_rate, make_optimizer
-from training.steps import binarise, make_gradients, make_steps, n_portions, resample, take_samples
+from training.steps import binarise, make_gradients, make_steps, n_microbatches, resample, take_samples
 from utils import Stream, stateless_seed
 
 TINY = Config(n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=3, learning_rate=1e-3, seed=5)
@@ -66,7 +66,7 @@ def test_training_raises_the_bounds(uninterrupted):
     assert float(rows[-1][bound]) > float(rows[1][bound]) + 2
 
 
-FAST = dict(optimizer="soap", schedule="cosine", rate_warmup=0.5, grow_samples=0.4)
+FAST = dict(optimizer="soap", schedule="cosine", lr_warmup=0.5, grow_samples=0.4)
 
 
 @pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, FAST], ids=["paper", "averaged", "soap, growing k"])
@@ -177,8 +177,8 @@ def test_a_beginning_of_other_settings_is_refused(tmp_path, digits):
 
 
 def test_cosine_schedule_warms_up_and_comes_down():
-    config = Config(epochs=10, schedule="cosine", learning_rate=1e-2, rate_warmup=2).resolved()
-    rate = learning_rate(config, steps_per_pass=50)
+    config = Config(epochs=10, schedule="cosine", learning_rate=1e-2, lr_warmup=2).resolved()
+    rate = learning_rate(config, steps_per_epoch=50)
     assert float(rate(0)) == 0 and float(rate(50)) == pytest.approx(5e-3) and float(rate(100)) == pytest.approx(1e-2)
     assert float(rate(300)) == pytest.approx(1e-2 * 0.505) and float(rate(500)) == pytest.approx(1e-4)
 
@@ -203,7 +203,7 @@ def test_one_step_is_adam_on_the_right_images(digits, conditional):
         value = tf.reduce_mean(OBJECTIVES["iwae_elbo"](model(x, noise, context[rows])))
     gradients = [g.numpy() for g in tape.gradient(value, model.trainable_variables)]
 
-    run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_pass=20)
+    run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_epoch=20)
     images = tf.constant(digits.train_images)
     stopped, bound, last = run(images, tf.constant(context), tf.constant(order), tf.constant(7), tf.constant(8))
     assert int(stopped) == 8 and float(bound) == pytest.approx(float(value), abs=1e-3) == float(last)
@@ -213,10 +213,10 @@ def test_one_step_is_adam_on_the_right_images(digits, conditional):
         np.testing.assert_allclose(variable, expected, atol=2e-6)
 
 
-def test_batches_larger_than_the_cache_go_by_in_portions():
+def test_batches_larger_than_the_cache_go_by_in_microbatches():
     sizes = {(20, 50): 1, (100, 50): 5, (100, 5): 1, (20, 512): 20, (97, 50): 97, (1, 5000): 1}
     for (batch, k), expected in sizes.items():
-        assert n_portions(dataclasses.replace(TINY, batch_size=batch, n_samples=k)) == expected
+        assert n_microbatches(dataclasses.replace(TINY, batch_size=batch, n_samples=k)) == expected
 
 
 @pytest.mark.parametrize("objective", ["iwae_elbo", "vae_elbo_kl", "dreg"])
@@ -230,7 +230,7 @@ def test_portions_add_up_to_the_batch(digits, monkeypatch, objective):
     y = tf.zeros([20, 0])
     whole = make_gradients(config, model)(x, y, tf.constant(3), 0.5)
     monkeypatch.setattr(steps, "ROWS_IN_CACHE", 15)
-    assert n_portions(config) == 4
+    assert n_microbatches(config) == 4
     for a, b in zip(tf.nest.flatten(make_gradients(config, model)(x, y, tf.constant(3), 0.5)), tf.nest.flatten(whole)):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
@@ -283,7 +283,7 @@ def test_beta_warms_up_linearly_and_ends_at_one(digits):
 
     def value_at(step, config):
         model = build_model(config, digits.pixel_means)
-        run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_pass=20)
+        run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_epoch=20)
         return [float(v) for v in run(images, tf.zeros([400, 0]), order, tf.constant(step), tf.constant(step + 1))[1:]]
 
     plain = dataclasses.replace(config, beta_warmup=0)
@@ -300,7 +300,7 @@ def test_weights_are_averaged_with_the_decay_asked_for(digits):
     config = dataclasses.replace(TINY, jit="off", ema=0.7).resolved()
     model = build_model(config, digits.pixel_means)
     optimizer = make_optimizer(config, 20, model)
-    run = make_steps(config, model, optimizer, steps_per_pass=20)
+    run = make_steps(config, model, optimizer, steps_per_epoch=20)
     average = None
     for i in range(4):
         run(tf.constant(digits.train_images), tf.zeros([400, 0]), tf.range(400), tf.constant(i), tf.constant(i + 1))
@@ -314,7 +314,7 @@ def test_weights_are_averaged_with_the_decay_asked_for(digits):
 def test_the_paper_s_schedule():
     config = Config().resolved()
     assert config.passes == 3280
-    rate = learning_rate(config, steps_per_pass=3000)
+    rate = learning_rate(config, steps_per_epoch=3000)
     first_pass = 0
     for i in range(8):
         expected = 1e-3 * 10 ** (-i / 7)
@@ -326,7 +326,7 @@ def test_the_paper_s_schedule():
 
 def test_cosine_decay_ends_at_a_hundredth():
     config = dataclasses.replace(TINY, schedule="cosine").resolved()
-    rate = learning_rate(config, steps_per_pass=20)
+    rate = learning_rate(config, steps_per_epoch=20)
     assert float(rate(0)) == pytest.approx(1e-3) and float(rate(60)) == pytest.approx(1e-5)
     assert float(rate(30)) == pytest.approx(5.05e-4, rel=1e-3)
 

@@ -1,18 +1,9 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped."""
 
-import json
 import sys
 
 import numpy as np
 import tensorflow as tf
-
-from config import Config
-
-
-def _described(settings):
-    """Settings as text, without the usual ones, so that one added later does not disown older checkpoints."""
-    usual = Config().experiment()
-    return json.dumps({name: value for name, value in settings.items() if value != usual[name]}, sort_keys=True)
 
 
 class CheckpointError(Exception):
@@ -26,9 +17,10 @@ class Checkpoints:
     checkpoint of another experiment is refused. The last two are kept.
     """
 
-    def __init__(self, folder, config, model, optimizer):
+    def __init__(self, folder, settings, beginning, model, optimizer):
+        """folder: where they are; settings: the experiment's, as text; beginning: those of its first epochs."""
         self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        self.expected, self.beginning = _described(config.experiment()), _described(config.beginning())
+        self.expected, self.beginning = settings, beginning
         self.settings = tf.Variable(self.expected, trainable=False)
         self.model, self.optimizer = model, optimizer
         self.checkpoint = tf.train.Checkpoint(

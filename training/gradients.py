@@ -9,7 +9,7 @@ from training.steps import make_gradients
 
 
 class GradientNoise(NamedTuple):
-    """Of the gradient of the encoder's parameters, over draws of the noise for the same images."""
+    """Of the gradient of q's parameters, over draws of the noise for the same images."""
 
     variance: float  # of a parameter's gradient, averaged over the parameters
     snr: float  # norm of the mean gradient over the root of the summed variances
@@ -22,17 +22,17 @@ def make_gradient_noise(config, model):
     is too large by the variance of that mean, which is taken off; where nothing is left the ratio is 0.
     """
     gradients = make_gradients(config, model)
-    encoder = {id(variable) for block in model.encoder for variable in block.trainable_variables}
-    is_encoder = [id(variable) in encoder for variable in model.trainable_variables]
+    of_q = {id(variable) for variable in model.q_variables}
+    is_q = [id(variable) in of_q for variable in model.trainable_variables]
 
     @tf.function(jit_compile=config.jit == "on")
     def sums(x, y, n_draws):
         def body(i, total, squares):
             _, _, all_gradients = gradients(x, y, i, 1.0)
-            drawn = [gradient for gradient, use in zip(all_gradients, is_encoder) if use]
+            drawn = [gradient for gradient, use in zip(all_gradients, is_q) if use]
             return i + 1, tf.nest.map_structure(tf.add, total, drawn), [s + g**2 for s, g in zip(squares, drawn)]
 
-        zeros = [tf.zeros(v.shape) for v, use in zip(model.trainable_variables, is_encoder) if use]
+        zeros = [tf.zeros(v.shape) for v, use in zip(model.trainable_variables, is_q) if use]
         return tf.while_loop(lambda i, *_: i < n_draws, body, (0, zeros, list(zeros)))[1:]
 
     def gradient_noise(x, y, n_draws):

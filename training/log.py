@@ -4,11 +4,11 @@ import csv
 
 import tensorflow as tf
 
-from files import whole_file
+from utils import read_csv, whole_file
 
 
 class Log:
-    """Rows of numbers, one per logged pass: in metrics.csv, which is rewritten whole each time, and in TensorBoard.
+    """Rows of numbers, one per logged epoch: in metrics.csv, which is rewritten whole each time, and in TensorBoard.
 
     step: where the run stands. Rows after it were written by a process that got further than its last checkpoint;
     they are dropped, and will come again.
@@ -18,15 +18,14 @@ class Log:
         self.path = run.metrics
         self.rows = []
         if step and self.path.exists():
-            with open(self.path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            self.rows = [row for row in read_csv(self.path) if int(row["step"]) <= step]
         self.writer = tf.summary.create_file_writer(str(run.tensorboard))
 
     def has(self, step):
         return any(int(row["step"]) == step for row in self.rows[-2:])
 
     def add(self, row):
-        """row: {column: number}, with `pass` and `step` among them."""
+        """row: {column: number}, with `epoch` and `step` among them."""
         self.rows.append(
             {name: f"{value:.9g}" if isinstance(value, float) else str(value) for name, value in row.items()}
         )
@@ -38,6 +37,6 @@ class Log:
             writer.writerows(self.rows)
         with self.writer.as_default(step=row["step"]):
             for name, value in row.items():
-                if name not in ("pass", "step"):
+                if name not in ("epoch", "step"):
                     tf.summary.scalar(name, value)
         self.writer.flush()

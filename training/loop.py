@@ -8,19 +8,18 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from data import N_LABELS
-from evaluation import ACTIVE, every, make_activity, make_bounds
-from files import Run, whole_file
+from evaluation import ACTIVE, make_activity, make_bounds
+from models.random import Stream, stateless_seed
 from training.checkpoints import Checkpoints
 from training.log import Log
 from training.schedule import make_optimizer
 from training.steps import make_steps
-from utils import ProgressBar, Stream, duration, stateless_seed
+from utils import ProgressBar, duration, evenly_spaced, whole_file
 
 SECONDS_PER_CALL = 0.5  # between two looks at the clock, the keyboard and the bound
 SECONDS_PER_CHECKPOINT = 60
 MONITORED = 500  # images of each set on which the bounds are logged
-PICTURED = 100  # images drawn from the prior for the pictures
+PICTURED, COLUMNS = 100, 10  # images drawn from the prior for the pictures, and how many of them make a row
 
 
 class TrainingDiverged(Exception):
@@ -31,44 +30,48 @@ class Interrupted(Exception):
     """Stopped by Ctrl-C or SIGTERM, after a checkpoint; the message says at which step."""
 
 
-def train(config, run, dataset, model, resume=False):
+def train(config, run, dataset, model, resume=False, start_from=None):
     """Trains `model` in place as `config` says, and writes metrics, checkpoints and pictures' arrays into `run`.
 
-    With `resume`, goes on from the last checkpoint, to the same result as a run that was never stopped.
+    With `resume`, goes on from the last checkpoint, to the same result as a run that was never stopped. With
+    `start_from`, the folder of another run with the same beginning, starts where that ended.
     The model is left with the weights to test: the averaged ones if `config.ema`. Returns the seconds it took in all.
     Raises TrainingDiverged, Interrupted, CheckpointError.
     """
-    return _Training(config, run, dataset, model, resume).run_to_the_end()
+    return _Training(config, run, dataset, model, resume, start_from).run_to_the_end()
 
 
 class _Training:
-    def __init__(self, config, run, dataset, model, resume):
+    def __init__(self, config, run, dataset, model, resume, start_from):
         self.config, self.run, self.model = config, run, model
+        self.image_shape = dataset.entry.image_shape
         self.n_images = len(dataset.train_images)
-        self.steps_per_pass = self.n_images // config.batch_size
-        self.total = self.steps_per_pass * config.passes
-        self.optimizer = make_optimizer(config, self.steps_per_pass, model)
-        self.checkpoints = Checkpoints(run.checkpoints, config, model, self.optimizer)
+        self.steps_per_epoch = self.n_images // config.batch_size
+        self.total = self.steps_per_epoch * config.n_epochs
+        self.optimizer = make_optimizer(config, self.steps_per_epoch, model)
+        self.checkpoints = Checkpoints(
+            run.checkpoints, config.fingerprint(), config.beginning_fingerprint(), model, self.optimizer
+        )
         if resume:
             path = self.checkpoints.restore()
             print(f"resuming at step {self.checkpoints.step} of {self.total}, from {path}", flush=True)
-        elif config.start_from:
-            self._take_over(Run(config.start_from, lock=False))
+        elif start_from:
+            self._start_from_beginning(start_from)
         self.log = Log(run, self.checkpoints.step)
         conditional = config.conditional != "no"
         self.data = tf.constant(dataset.train_images), tf.constant(dataset.context("train", conditional))
-        self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(n) for n in range(config.passes)}}
+        self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(n) for n in range(config.n_epochs)}}
         monitored_with = {*self.steps_with, config.n_samples}
         self.bounds_with = {k: make_bounds(model, k, config.jit == "on") for k in monitored_with}
         self.activity = make_activity(model, jit=config.jit == "on")
-        train_means = every(dataset.train_images, MONITORED) / 255.0
+        train_means = evenly_spaced(dataset.train_images, MONITORED) / 255.0
         generator = np.random.default_rng([config.seed, Stream.MONITOR])
         images = {
             "train": (generator.random(train_means.shape) < train_means).astype(np.float32),
-            "test": every(dataset.binarised_test_images(), MONITORED),
+            "test": evenly_spaced(dataset.binarised_test_images(), MONITORED),
         }
         self.monitored = {
-            split: (x, every(dataset.context(split, conditional), MONITORED)) for split, x in images.items()
+            split: (x, evenly_spaced(dataset.context(split, conditional), MONITORED)) for split, x in images.items()
         }
         self.picture_noise, self.picture_context = _for_pictures(config, model)
         self.phase, self.stop_signal = None, None
@@ -78,12 +81,12 @@ class _Training:
         through = self.config.backward_samples
         through = None if n_samples <= (through or 0) else through
         config = dataclasses.replace(self.config, n_samples=n_samples, backward_samples=through)
-        return make_steps(config, self.model, self.optimizer, self.steps_per_pass)
+        return make_steps(config, self.model, self.optimizer, self.steps_per_epoch)
 
-    def _take_over(self, other):
-        """Starts after the passes that this run has in common with `other`, which has done them."""
+    def _start_from_beginning(self, other):
+        """Starts after the epochs that this run has in common with `other`, which has done them."""
         self.checkpoints.start_from(other.beginning)
-        self.run.take_over(other, self.config.passes_alike)
+        self.run.copy_beginning(other, self.config.beginning_epochs)
         seconds = duration(float(self.checkpoints.seconds.numpy()))
         print(f"starting at step {self.checkpoints.step} of {self.total}, after {seconds} in {other.path}", flush=True)
 
@@ -93,8 +96,8 @@ class _Training:
             if self.checkpoints.newest() is None:
                 self._save()
             while self.checkpoints.step < self.total:
-                self._one_pass(self.checkpoints.step // self.steps_per_pass)
-            self._look(self.config.passes)
+                self._one_epoch(self.checkpoints.step // self.steps_per_epoch)
+            self._look(self.config.n_epochs)
             self._save()
         finally:
             for number, handler in handlers.items():
@@ -108,41 +111,43 @@ class _Training:
             raise KeyboardInterrupt
         self.stop_signal = number
 
-    def _one_pass(self, number):
-        """What is left of pass `number`, counted from 0."""
-        if number and self.checkpoints.step == self.config.passes_alike * self.steps_per_pass:
+    def _one_epoch(self, number):
+        """What is left of epoch `number`, counted from 0."""
+        if number and self.checkpoints.step == self.config.beginning_epochs * self.steps_per_epoch:
             self.checkpoints.save_beginning(self.run.beginning)
         self._look(number)
         order = np.random.default_rng([self.config.seed, Stream.SHUFFLE, number]).permutation(self.n_images)
         order = tf.constant(order, tf.int32)
         self._enter_phase(number)
         take_steps = self.steps_with[self.phase]
-        end = (number + 1) * self.steps_per_pass
+        end = (number + 1) * self.steps_per_epoch
         while (step := self.checkpoints.step) < end:
             last = min(step + self.steps_per_call, end)
             began = time.monotonic()
             stopped, bound, value = take_steps(*self.data, order, tf.constant(step), tf.constant(last))
             if int(stopped) < last:
                 raise TrainingDiverged(
-                    f"the objective was {value.numpy()} at step {int(stopped)} (pass {number + 1} of"
-                    f" {self.config.passes}); the last good checkpoint is {self.checkpoints.newest()}"
+                    f"the objective was {value.numpy()} at step {int(stopped)} (epoch {number + 1} of"
+                    f" {self.config.n_epochs}); the last good checkpoint is {self.checkpoints.newest()}"
                 )
             self._report(last, float(bound), (time.monotonic() - began) / (last - step))
             if self.stop_signal is not None:
                 self._save()
-                raise Interrupted(f"stopped at step {last} (pass {number + 1} of {self.config.passes}), which is saved")
+                raise Interrupted(
+                    f"stopped at step {last} (epoch {number + 1} of {self.config.n_epochs}), which is saved"
+                )
             if time.monotonic() - self.saved_at > SECONDS_PER_CHECKPOINT:
                 self._save()
 
     def _enter_phase(self, number):
-        """Notes whether pass `number` begins a part of the run with another number of samples, and its own pace."""
+        """Notes whether epoch `number` begins a part of the run with another number of samples, and its own pace."""
         if self.phase == (phase := self.config.samples_at(number)):
             return
         self.phase, self.calls, self.bar = phase, 0, None
         self.steps_per_call = 2  # until the speed is known
-        later = range(number + 1, self.config.passes)
-        end = next((n for n in later if self.config.samples_at(n) != phase), self.config.passes)
-        self.phase_end = end * self.steps_per_pass
+        later = range(number + 1, self.config.n_epochs)
+        end = next((n for n in later if self.config.samples_at(n) != phase), self.config.n_epochs)
+        self.phase_end = end * self.steps_per_epoch
 
     def _report(self, step, bound, seconds_per_step):
         self.calls += 1
@@ -174,25 +179,25 @@ class _Training:
             )
         self.saved_at = self.counted_to = now
 
-    def _look(self, passes_done):
-        """Logs the bounds after this many passes, once, with as many samples as training goes on with; keeps weights
+    def _look(self, epochs_done):
+        """Logs the bounds after this many epochs, once, with as many samples as training goes on with; keeps weights
         and images from the prior after 0, 1, 2, 4, ..., the last."""
-        step = passes_done * self.steps_per_pass
+        step = epochs_done * self.steps_per_epoch
         if self.log.has(step):
             return
         with self._weights_to_test():
-            if passes_done & (passes_done - 1) == 0 or passes_done == self.config.passes:
-                with whole_file(self.run.arrays / f"prior_pass_{passes_done:04d}.npz") as temporary:
+            if epochs_done & (epochs_done - 1) == 0 or epochs_done == self.config.n_epochs:
+                with whole_file(self.run.arrays / f"prior_{epochs_done:04d}.npz") as temporary:
                     means = self.model.decode(self.picture_noise, self.picture_context).numpy()
-                    np.savez_compressed(temporary, means=means)
-                with whole_file(self.run.weights_after(passes_done)) as temporary:
+                    np.savez_compressed(temporary, means=means.reshape(-1, *self.image_shape))
+                with whole_file(self.run.weights_after(epochs_done)) as temporary:
                     self.model.save_weights(temporary)
             row = {
-                "pass": passes_done,
+                "epoch": epochs_done,
                 "step": step,
                 "seconds": round(float(self.checkpoints.seconds.numpy()) + time.monotonic() - self.counted_to, 1),
                 "learning_rate": float(self.optimizer.learning_rate.numpy()),
-                "n_samples": (n_samples := self.config.samples_at(passes_done)),
+                "n_samples": (n_samples := self.config.samples_at(epochs_done)),
             }
             for name, (x, y) in self.monitored.items():
                 values = self.bounds_with[n_samples](x, y, stateless_seed(self.config.seed, Stream.MONITOR, 0))
@@ -217,10 +222,11 @@ class _Training:
 def _for_pictures(config, model):
     """The noise of the images drawn from the prior, and their labels.
 
-    A conditional model is drawn a digit a row, with the same noise in the rows of a column.
+    A conditional model is drawn a label a row, with the same noise in the rows of a column.
     """
     noise = model.noise(1, PICTURED, stateless_seed(config.seed, Stream.PICTURE, 0))
     if config.conditional == "no":
         return noise, None
-    noise = tuple(tf.tile(e[:, : PICTURED // N_LABELS], [1, N_LABELS, 1]) for e in noise)
-    return noise, np.eye(N_LABELS, dtype=np.float32)[np.arange(PICTURED) * N_LABELS // PICTURED]
+    labels = np.eye(model.n_context, dtype=np.float32)
+    noise = tuple(tf.tile(e[:, :COLUMNS], [1, len(labels), 1]) for e in noise)
+    return noise, np.repeat(labels, COLUMNS, axis=0)

@@ -1,26 +1,26 @@
-"""How many passes over the data, and the learning rate at each step."""
+"""The learning rate at each step, and the optimiser."""
 
 import keras
 
-from config import PAPER_STAGES
 from training.soap import SOAP
+from training.stages import PAPER_STAGES
 
 
-def learning_rate(config, steps_per_pass):
+def learning_rate(config, steps_per_epoch):
     """The learning rate as a Keras schedule, or a number where it is constant.
 
-    The paper's is 8 stages: stage i = 0 ... 7 is 3**i passes at 1e-3 * 10**(-i/7) (Burda et al., sec. 5).
+    The paper's is 8 stages: stage i = 0 ... 7 is 3**i epochs at 1e-3 * 10**(-i/7) (Burda et al., sec. 5).
     """
     if config.schedule == "paper":
         stages = range(PAPER_STAGES)
         # Keras takes values[i] up to and including step boundaries[i], and steps count from 0.
-        boundaries = [steps_per_pass * (3 ** (i + 1) - 1) // 2 - 1 for i in stages[:-1]]
+        boundaries = [steps_per_epoch * (3 ** (i + 1) - 1) // 2 - 1 for i in stages[:-1]]
         return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [1e-3 * 10 ** (-i / 7) for i in stages])
     if config.schedule == "cosine":
-        warmup = int(config.rate_warmup * steps_per_pass)
+        warmup = int(config.lr_warmup * steps_per_epoch)
         return keras.optimizers.schedules.CosineDecay(
             0.0 if warmup else config.learning_rate,
-            config.passes * steps_per_pass - warmup,
+            config.n_epochs * steps_per_epoch - warmup,
             alpha=0.01,
             warmup_target=config.learning_rate if warmup else None,
             warmup_steps=warmup,
@@ -28,10 +28,10 @@ def learning_rate(config, steps_per_pass):
     return config.learning_rate
 
 
-def make_optimizer(config, steps_per_pass, model):
+def make_optimizer(config, steps_per_epoch, model):
     """Adam as in the paper (beta 0.9 and 0.999, epsilon 1e-4), or SOAP; averaging the weights too if `config.ema`."""
     averaging = dict(use_ema=config.ema > 0, ema_momentum=config.ema or 0.99, ema_overwrite_frequency=None)
-    rate = learning_rate(config, steps_per_pass)
+    rate = learning_rate(config, steps_per_epoch)
     soap = config.optimizer == "soap"
     optimizer = SOAP(rate, **averaging) if soap else keras.optimizers.Adam(rate, epsilon=1e-4, **averaging)
     optimizer.build(model.trainable_variables)

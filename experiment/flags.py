@@ -1,0 +1,151 @@
+"""The command line: a flag for every setting and every hyperparameter, and what they add up to."""
+
+import argparse
+import dataclasses
+
+from experiment import run_folder
+from experiment.errors import UsageError
+from experiment.presets import PRESETS, settings_beside
+from experiment.run_folder import load_config
+from experiment.settings import CALL, EVALUATION, GROUPS, Config, choices_of, flag_fields
+from models.catalogue import OBJECTIVES
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with its errors on one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def hyperparameters():
+    """Every hyperparameter of an objective: name -> (Hyperparameter, the objectives that have it)."""
+    found = {}
+    for objective, entry in OBJECTIVES.items():
+        for name, parameter in entry.hyperparameters.items():
+            found.setdefault(name, (parameter, []))[1].append(objective)
+    return found
+
+
+def make_parser(description, names=None):
+    """A flag per setting, or for those named only. The parsed result holds only what was given.
+
+    Returns (the parser, its group for flags of this call).
+    """
+    parser = _Parser(
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=100),
+    )
+    fields = [field for field in flag_fields() if names is None or field.name in names]
+    used = {field.metadata["group"] for field in fields}
+    groups = {name: parser.add_argument_group(title) for name, title in GROUPS.items() if name in used}
+    for field in fields:
+        rules, help = field.metadata, field.metadata["help"]
+        choices = tuple(PRESETS) if field.name == "preset" else choices_of(rules)
+        help += f" ({field.default})" if field.default is not None else ""
+        if field.name == "objective":
+            help += ": " + "; ".join(f"{name}, {entry.help}" for name, entry in OBJECTIVES.items())
+        _add_flag(groups[rules["group"]], field.name, rules["type"], help, choices, rules.get("nargs"))
+    for name, (parameter, objectives) in hyperparameters().items() if names is None else ():
+        help = f"with {' or '.join(objectives)}: {parameter.help} ({parameter.default})"
+        _add_flag(groups["objective"], name, parameter.type, help)
+    return parser, groups["call"]
+
+
+def _add_flag(group, name, type, help, choices=None, nargs=None):
+    metavar = "{" + ",".join(map(str, choices)) + "}" if choices else type.__name__.upper()
+    group.add_argument(f"--{name}", type=type, nargs=nargs, metavar=metavar, help=help.replace("%", "%%"))
+
+
+def config_from(settings):
+    """The Config of {flag: value}, in which the hyperparameters of objectives stand among the rest."""
+    numbers = {name: value for name, value in settings.items() if name in hyperparameters()}
+    rest = {name: value for name, value in settings.items() if name not in numbers}
+    return Config(**rest, **{"hyperparameters": numbers} if numbers else {})
+
+
+def parse_flags(argv=None, description=None, defaults=None, fixed=()):
+    """Command line -> (Config, resume, eval_only). Raises UsageError, or exits with code 2 and one line.
+
+    defaults: a task's own settings; a preset's and then the flags given override them, but for the settings named in
+    `fixed`, which the task is about.
+    With --resume and --eval_only the experiment is the one saved in the run's folder, and a flag that contradicts it
+    is an error. Without --run_dir the folder is the one that the given flags name.
+    """
+    parser, group = make_parser(description)
+    group.add_argument("--resume", action="store_true", help="go on with the run in the run's folder")
+    group.add_argument("--eval_only", action="store_true", help="measure the run's saved weights again")
+    given = vars(parser.parse_args(argv))
+    resume, eval_only = given.pop("resume", False), given.pop("eval_only", False)
+    if resume and eval_only:
+        raise UsageError("--eval_only: not together with --resume")
+    if (resume or eval_only) and "start_from" in given:
+        raise UsageError("--start_from: for a new run only, without --resume and --eval_only")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    config = _beside_preset(given, defaults or {})
+    for name in fixed:
+        if (value := getattr(config, name)) != (needed := getattr(config_from(defaults).resolved(), name)):
+            raise UsageError(f"--{name}: {as_words(value)} is not allowed; here it is {as_words(needed)}")
+    return _saved(config, given) if resume or eval_only else config, resume, eval_only
+
+
+def _beside_preset(given, defaults):
+    """A task's defaults, under its preset's settings, under the flags given: resolved, with the run's folder."""
+    preset = given.get("preset", defaults.get("preset", Config.preset))
+    config = config_from(defaults | settings_beside(preset, given) | {"preset": preset}).resolved()
+    return dataclasses.replace(config, run_dir=config.run_dir or str(default_path(config)))
+
+
+def _saved(config, given):
+    """The settings saved in the folder of `config`, with the flags of this call. Raises UsageError where a flag or a
+    preset that was given contradicts them.
+    """
+    held = load_config(config.run_dir)
+    asked = {*given, *(PRESETS[config.preset] if "preset" in given else ())}
+    for name, value in config.experiment().items():
+        names = value if name == "hyperparameters" else {name: None}
+        if value != (there := held.experiment()[name]) and asked & {*names, name}:
+            raise UsageError(f"--{name}: {as_words(value)}, but {config.run_dir} holds {as_words(there)}")
+    call = {name: value for name, value in given.items() if name in EVALUATION | CALL and name != "preset"}
+    return dataclasses.replace(held, **call).resolved()
+
+
+def default_path(config):
+    """results/PRESET/NAME: the objective, the layers, k, and each setting that the preset does not have."""
+    objective = config.objective.removesuffix("_elbo")
+    model = objective if config.conditional == "no" else f"c{objective}-{config.conditional}"
+    parts = [model, f"{config.stochastic_layers}l", f"k{config.n_samples}"]
+    usual = settings_beside(config.preset, {"epochs": config.epochs} if config.epochs > 0 else {})
+    named = ("stochastic_layers", "objective", "n_samples", "conditional")
+    usual |= {name: getattr(config, name) for name in named}
+    usual = config_from(usual).resolved().experiment() | {"epochs": PRESETS[config.preset]["epochs"]}
+    for name, value in config.experiment().items():
+        if name == "hyperparameters":
+            parts += [f"{key}-{number}" for key, number in value.items()]
+        elif name == "seed":
+            parts += [f"seed{value}"] * (value != usual[name])
+        elif value != usual[name]:
+            parts.append(f"{name}-" + "-".join(map(str, value if isinstance(value, tuple) else [value])))
+    return run_folder.RESULTS / config.preset / "-".join(parts).replace("_", "-")
+
+
+def as_words(value):
+    """A setting's value in a message."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number}" for name, number in value.items())
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def parse_call_flags(argv=None, description=None, **flags):
+    """Command line of a program that looks at finished runs -> (Config of the flags of a call, {its own flag: value}).
+
+    flags: name -> help, of switches of its own. Raises UsageError, or exits with code 2 and one line.
+    """
+    parser, group = make_parser(description, (CALL | EVALUATION) - {"run_dir", "start_from", "preset"})
+    for name, help in flags.items():
+        group.add_argument(f"--{name}", action="store_true", help=help)
+    given = vars(parser.parse_args(argv))
+    own = {name: given.pop(name, False) for name in flags}
+    return Config(**given).resolved(), own

@@ -1,0 +1,48 @@
+"""Presets: named sets of flags. A run is what its settings are; the name of its preset is only a note beside them."""
+
+from experiment.errors import UsageError
+
+PRESETS = {
+    # Burda et al., sec. 5: what the program does without flags.
+    "paper": dict(epochs=-1, optimizer="adam", batch_size=20),
+    # Every cell of the published tables at a tenth of the epochs; chosen on held-out images (results/recipe).
+    "fast": dict(
+        epochs=328,
+        optimizer="soap",
+        batch_size=100,
+        learning_rate=3e-3,
+        schedule="cosine",
+        lr_warmup=1.0,
+        beta_warmup=10.0,
+        grow_samples=0.67,
+        ema=0.999,
+    ),
+    # The README's first run: about three minutes on two CPU cores, evaluation included.
+    "quick": dict(epochs=20, batch_size=100, learning_rate=2e-3, schedule="cosine", ema=0.99, eval_images=1000),
+}
+IN_EPOCHS = ("lr_warmup", "beta_warmup")  # settings counted in epochs: they keep their share of the run
+SETS_RATE = ("optimizer", "schedule")  # settings that a preset's learning rate is meant for
+
+
+def settings_beside(preset, given):
+    """The settings of a preset beside the flags `given`: what belongs together changes together, or is refused.
+
+    given: {flag: value}. Raises UsageError.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"--preset: {preset} is not allowed; one of {', '.join(PRESETS)}")
+    settings = dict(PRESETS[preset])
+    epochs, usual = given.get("epochs", settings["epochs"]), settings["epochs"]
+    if epochs == -1 and usual != -1:
+        raise UsageError(f"--epochs: -1 does not go with --preset {preset}; --preset paper is the paper's schedule")
+    for name in SETS_RATE:
+        value, meant = given.get(name), settings.get(name)
+        if value is not None and meant is not None and value != meant and "learning_rate" not in given:
+            raise UsageError(
+                f"--{name}: {value} needs --learning_rate beside it, for the rate of --preset {preset} is for {meant}"
+            )
+    if given.get("schedule", "cosine") != "cosine":
+        settings.pop("lr_warmup", None)
+    if epochs > 0:
+        settings |= {name: settings[name] * epochs / usual for name in IN_EPOCHS if name in settings}
+    return settings | given

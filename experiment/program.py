@@ -1,0 +1,95 @@
+"""A program's frame: flags and folder first, then TensorFlow, then the work, and an exit code with one line on errors.
+
+TensorFlow takes seconds to import, so it is imported only when flags and folder have been found good.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import shlex
+import sys
+
+from data import DataError
+from experiment import run_folder
+from experiment.errors import UsageError
+from experiment.flags import as_words, parse_call_flags, parse_flags
+from experiment.run_folder import Run, load_config
+from experiment.session import Session, open_folder
+from experiment.settings import CALL, EVALUATION
+from experiment.startup import start_tensorflow
+
+
+def command_line(work, description, argv=None, defaults=None, fixed=()):
+    """Parses the flags, prepares a Session, calls work(session), and returns the program's exit code.
+
+    defaults: a task's own settings, in the place of Config's. A task goes on from what its folder holds: finished
+    weights are taken as they are and a run that was stopped is resumed, where main.py wants to be told so.
+    fixed: names of settings that the flags may not change.
+    0: done; 1: training diverged; 2: something the user can mend; 130: stopped by the user.
+    """
+    try:
+        config, resume, eval_only = parse_flags(argv, description, defaults, fixed)
+        run = open_folder(config, resume, eval_only, continue_existing=defaults is not None)
+    except UsageError as error:
+        return _fail(error)
+    print(f"run:    {run[0].path}")
+    print(f"flags:  {' '.join(f'{name}={as_words(value)}' for name, value in config.experiment().items())}", flush=True)
+    return _with_tensorflow(lambda: work(Session(config, *run)), config, run[0])
+
+
+def survey(work, description, argv=None, **flags):
+    """As command_line, for a program that looks at finished runs: calls work(settings, sessions).
+
+    settings: the flags given, a Config. sessions: by name, (folder, a function that makes its Session) of
+    every run in results/ with weights and a measured test log likelihood.
+    flags: of the program's own, as in parse_call_flags.
+    """
+    try:
+        settings, own = parse_call_flags(argv, description, **flags)
+    except UsageError as error:
+        return _fail(error)
+
+    def open_session(folder):
+        call = {name: getattr(settings, name) for name in (CALL | EVALUATION) - {"preset"}} | {"run_dir": str(folder)}
+        return Session(dataclasses.replace(load_config(folder), **call).resolved(), Run(folder), eval_only=True)
+
+    folders = sorted(path.parent for path in run_folder.RESULTS.glob("*/*/test_llh.json"))
+    sessions = [(folder, functools.partial(open_session, folder)) for folder in folders if Run.has_weights(folder)]
+    return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)
+
+
+def _with_tensorflow(work, config, run):
+    try:
+        print(f"device: {start_tensorflow(config.gpu, config.threads)}", flush=True)
+        return _guarded(work, run)
+    except KeyboardInterrupt:
+        return _stopped("stopped", run)
+
+
+def _guarded(work, run):
+    from training.checkpoints import CheckpointError
+    from training.loop import Interrupted, TrainingDiverged
+
+    try:
+        work()
+    except (UsageError, DataError, CheckpointError) as error:
+        return _fail(error)
+    except TrainingDiverged as error:
+        return _fail(error, code=1)
+    except Interrupted as error:
+        return _stopped(error, run)
+    return 0
+
+
+def _stopped(how, run):
+    """Says how to go on from what there is."""
+    if run is not None and (run.weights.exists() or run.has_checkpoints()):
+        flag = "--eval_only" if run.weights.exists() else "--resume"
+        how = f"{how}\ngo on with: python {shlex.quote(sys.argv[0])} {flag} --run_dir {shlex.quote(str(run.path))}"
+    print(f"\n{how}", file=sys.stderr)
+    return 130
+
+
+def _fail(error, code=2):
+    print(f"{pathlib.Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+    return code

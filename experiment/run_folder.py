@@ -1,0 +1,133 @@
+"""The folder that holds all of one run: its files, its lock, and the settings saved in it."""
+
+import fcntl
+import importlib.metadata
+import json
+import pathlib
+import platform
+import shutil
+import subprocess
+
+from experiment.errors import UsageError
+from experiment.settings import EVALUATION, Config
+from utils import read_csv, whole_file, write_csv, write_json
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
+
+
+class Run:
+    """The files of one run. Opening it takes a lock that ends with the process.
+
+    path: the folder. lock: False to look at it only.
+    Raises UsageError where it cannot be written or another process writes there.
+    """
+
+    def __init__(self, path, lock=True):
+        self.path = pathlib.Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.csv"
+        self.weights = self.path / "model.weights.h5"
+        self.training = self.path / "training.json"
+        self.test_llh = self.path / "test_llh.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.beginning = self.checkpoints / "beginning"  # the checkpoint after the first epochs of a run whose k grows
+        self.arrays = self.path / "arrays"  # what the figures are drawn from
+        self.figures = self.path / "figures"
+        self.tensorboard = self.path / "tensorboard"
+        if lock:
+            self._take()
+
+    def _take(self):
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for folder in (self.checkpoints, self.arrays, self.figures):
+                folder.mkdir(exist_ok=True)
+            self._lock = open(self.path / ".lock", "w")
+        except OSError as error:
+            raise UsageError(f"--run_dir: {self.path} cannot be written ({error.strerror})") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"--run_dir: another process is writing to {self.path}") from None
+        for left_over in self.path.rglob(".writing-*"):  # of a process that was killed while it wrote
+            left_over.unlink()
+
+    def weights_after(self, epochs):
+        """Where the weights after so many epochs are kept, for those epochs that keep them."""
+        return self.arrays / f"after_{epochs:04d}.weights.h5"
+
+    def copy_beginning(self, other, epochs):
+        """Copies from the Run `other` what it logged and kept before `epochs` epochs were done."""
+        write_csv(self.metrics, [row for row in read_csv(other.metrics) if int(row["epoch"]) < epochs])
+        for path in other.arrays.glob("*_[0-9][0-9][0-9][0-9].*"):  # the number of epochs done
+            if int(path.name.split(".")[0].split("_")[-1]) < epochs:
+                with whole_file(self.arrays / path.name) as temporary:
+                    shutil.copyfile(path, temporary)
+
+    @staticmethod
+    def has_weights(path):
+        """Whether the folder `path` holds a finished run."""
+        return (pathlib.Path(path) / "model.weights.h5").exists()
+
+    def has_checkpoints(self):
+        return any(self.checkpoints.glob("ckpt-*.index"))
+
+    def begin(self, config, resume=False, eval_only=False):
+        """Writes config.json of a new run, or checks that there is one to resume or evaluate. Raises UsageError."""
+        checkpoints = self.has_checkpoints()
+        if eval_only:
+            if not self.weights.exists():
+                how = "training has not ended: --resume goes on with it" if checkpoints else "nothing was trained here"
+                raise UsageError(f"--eval_only: no {self.weights.name} in {self.path} ({how})")
+        elif resume:
+            if not checkpoints:
+                raise UsageError(f"--resume: no checkpoint in {self.path}")
+        elif checkpoints or self.weights.exists():
+            raise UsageError(
+                f"--run_dir: {self.path} already holds a run; --resume goes on with it, --eval_only measures it, and"
+                " another --run_dir starts anew"
+            )
+        else:
+            evaluation = {name: getattr(config, name) for name in sorted(EVALUATION)}
+            saved = {"experiment": config.experiment(), "evaluation": evaluation, "preset": config.preset}
+            write_json(self.config, saved | provenance())
+
+
+def load_config(folder, flag="run_dir"):
+    """The settings saved in a run's config.json, resolved; its folder is their `run_dir`.
+
+    Raises UsageError, which names `flag`; unknown settings are refused.
+    """
+    path = pathlib.Path(folder) / "config.json"
+    try:
+        saved = json.loads(path.read_text())
+        settings = saved["experiment"] | saved["evaluation"] | {"preset": saved["preset"]}
+    except FileNotFoundError:
+        raise UsageError(f"--{flag}: no run in {folder} (it has no config.json)") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--{flag}: {path} cannot be read ({type(error).__name__}: {error})") from None
+    if unknown := sorted(settings.keys() - (Config().experiment().keys() | EVALUATION | {"preset"})):
+        raise UsageError(f"--{flag}: {path} has settings this version does not know: {', '.join(unknown)}")
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return Config(**settings, run_dir=str(folder)).resolved()
+
+
+def provenance():
+    """The versions and the commit that a result was made with."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"versions": {"python": platform.python_version(), **versions}, "commit": _commit()}
+
+
+def _commit():
+    """The commit checked out, with + where files other than results differ from it; None outside a git checkout."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno", "--", ":!results"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")

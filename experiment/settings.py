@@ -1,0 +1,262 @@
+"""One experiment's settings: the object that describes it, and what its values may be.
+
+Nothing here imports TensorFlow, so a wrong value is answered at once.
+"""
+
+import dataclasses
+import json
+
+from data.catalogue import DATASETS
+from data.catalogue import DEFAULT as DEFAULT_DATASET
+from experiment.errors import UsageError
+from models.catalogue import MODELS, OBJECTIVES
+from training.stages import PAPER_EPOCHS
+
+GROUPS = {  # of flags, in the order in which --help shows them
+    "model": "the model",
+    "objective": "the objective",
+    "data": "the data",
+    "optimisation": "the optimisation",
+    "evaluation": "the evaluation",
+    "call": "this call of the program",
+}
+
+
+def setting(default, type, help, group, **rules):
+    """A setting of Config, and with it a flag.
+
+    group: of GROUPS. What lies outside "evaluation" and "call" makes the trained model what it is: it is fixed once a
+    run has begun. Settings of the evaluation are saved beside it, to be used again unless a flag says otherwise.
+    rules: choices (a tuple, or a function that returns one), minimum, above, below, divides (another setting), nargs.
+    """
+    return dataclasses.field(default=default, metadata={"type": type, "help": help, "group": group, **rules})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every setting of an experiment, by the names of the flags. Where None stands, `resolved` fills in a value."""
+
+    model: str = setting("iwae", str, "the model", "model", choices=lambda: tuple(MODELS))
+    stochastic_layers: int = setting(1, int, "stochastic layers of the model", "model", minimum=1)
+    n_hidden: tuple | None = setting(
+        None, int, "units of the two tanh layers of each block, from the image up (200, or 200 100)", "model",
+        nargs="+", minimum=1,
+    )  # fmt: skip
+    n_latent: tuple | None = setting(
+        None, int, "latent units of each stochastic layer, from the image up (100, or 100 50)", "model",
+        nargs="+", minimum=1,
+    )  # fmt: skip
+    conditional: str = setting(
+        "no", str, "p and q are given the image's label; the prior is learned for each label, or standard normal",
+        "model", choices=("no", "learned_prior", "standard_prior"),
+    )  # fmt: skip
+    objective: str = setting("iwae_elbo", str, "what is maximised", "objective", choices=lambda: tuple(OBJECTIVES))
+    n_samples: int = setting(5, int, "importance samples k while training", "objective", minimum=1)
+    hyperparameters: dict | None = None  # of the objective: a flag each, from models/catalogue.py
+    backward_samples: int | None = setting(
+        None, int, "back-propagate through this many of the k samples only, drawn in proportion to their weights (all)",
+        "objective", minimum=1,
+    )  # fmt: skip
+    dataset: str = setting(DEFAULT_DATASET, str, "data set", "data", choices=lambda: tuple(DATASETS))
+    data_dir: str | None = setting(None, str, "folder with the data set's files, looked in first", "call")
+    held_out: int = setting(
+        0, int, "the last so many training images are not trained on but take the place of the test set, to choose"
+        " settings by", "data", minimum=0,
+    )  # fmt: skip
+    batch_size: int = setting(20, int, "images in a batch", "optimisation", minimum=1)
+    epochs: int = setting(
+        -1, int, f"epochs to train; -1: the paper's schedule, {PAPER_EPOCHS:,} epochs", "optimisation", minimum=-1
+    )
+    optimizer: str = setting(
+        "adam", str, "Adam, or SOAP: Adam in the eigenbasis of the gradients' covariances", "optimisation",
+        choices=("adam", "soap"),
+    )  # fmt: skip
+    learning_rate: float = setting(1e-4, float, "with --epochs N; the paper's schedule has its own", "optimisation",
+                                   above=0)  # fmt: skip
+    schedule: str | None = setting(
+        None, str, "learning rate over the run: the paper's eight stages (with --epochs -1), constant (with"
+        " --epochs N), or cosine decay to a hundredth", "optimisation", choices=("paper", "constant", "cosine"),
+    )  # fmt: skip
+    lr_warmup: float = setting(
+        0.0, float, "epochs over which the learning rate grows from 0, with --schedule cosine", "optimisation",
+        minimum=0,
+    )  # fmt: skip
+    beta_warmup: float = setting(0.0, float, "epochs over which the KL term's weight grows from 0 to 1", "optimisation",
+                                 minimum=0)  # fmt: skip
+    grow_samples: float = setting(
+        0.0, float, "the share of the epochs, at the beginning, that use --first_samples; the others use all samples",
+        "optimisation", minimum=0, below=1,
+    )  # fmt: skip
+    first_samples: int = setting(1, int, "samples of the first epochs, where --n_samples is more", "optimisation",
+                                 minimum=1)  # fmt: skip
+    ema: float = setting(
+        0.0, float, "average the weights with this decay (0.999, say) and test the average; 0: off", "optimisation",
+        minimum=0, below=1,
+    )  # fmt: skip
+    seed: int = setting(0, int, "seed of the first weights and of every random number", "optimisation", minimum=0,
+                        below=2**27)  # fmt: skip
+    jit: str = setting("on", str, "compile with XLA", "optimisation", choices=("on", "off"))
+    eval_samples: int = setting(5000, int, "importance samples of the test log likelihood", "evaluation", minimum=1)
+    eval_images: int | None = setting(
+        None, int, "test images to measure, spread evenly over the test set (all)", "evaluation", minimum=1
+    )
+    preset: str = setting("paper", str, "a named set of flags; flags given beside it override it", "call")
+    run_dir: str | None = setting(None, str, "the run's folder (results/PRESET/NAME, named after the flags)", "call")
+    start_from: str | None = setting(
+        None, str, "folder of a run with the same beginning (see --grow_samples), whose first epochs are copied instead"
+        " of trained again", "call",
+    )  # fmt: skip
+    gpu: int = setting(0, int, "the GPU to use, if there is one; -1: the CPU", "call", minimum=-1)
+    threads: int = setting(0, int, "CPU threads; 0: one per core", "call", minimum=0)
+
+    def resolved(self):
+        """The same settings, complete and checked. Raises UsageError."""
+        for field in flag_fields():
+            check_value(field.name, field.metadata, getattr(self, field.name))
+        config = self._completed()
+        for name, parameter in OBJECTIVES[config.objective].hyperparameters.items():
+            check_value(name, parameter.rules, config.hyperparameters[name])
+        config._check_together()
+        return config
+
+    def _completed(self):
+        sizes = MODELS[self.model].sizes
+        if self.stochastic_layers not in sizes:
+            known = ", ".join(map(str, sizes))
+            raise UsageError(f"--stochastic_layers: {self.stochastic_layers} is not allowed; one of {known}")
+        n_hidden, n_latent = sizes[self.stochastic_layers]
+        known = {name: one.default for name, one in OBJECTIVES[self.objective].hyperparameters.items()}
+        given = self.hyperparameters or {}
+        for name in given:
+            if name not in known:
+                raise UsageError(f"--{name}: not with --objective {self.objective}, which has no such number")
+        return dataclasses.replace(
+            self,
+            n_hidden=self.n_hidden or n_hidden,
+            n_latent=self.n_latent or n_latent,
+            hyperparameters=known | given,
+            first_samples=min(self.first_samples, self.n_samples),
+            schedule=self.schedule or ("paper" if self.epochs == -1 else "constant"),
+        )
+
+    def _check_together(self):
+        """Raises UsageError where settings do not go together."""
+        for name in ("n_hidden", "n_latent"):
+            if len(getattr(self, name)) != self.stochastic_layers:
+                raise UsageError(f"--{name}: one number per stochastic layer, {self.stochastic_layers} in all")
+        self._check_data()
+        self._check_schedule()
+        self._check_samples()
+
+    def _check_data(self):
+        data = DATASETS[self.dataset]
+        if self.conditional != "no" and not data.n_labels:
+            raise UsageError(f"--conditional: {self.conditional} is not allowed; {self.dataset} has no labels")
+        n_train, n_test = data.n_train - self.held_out, self.held_out or data.n_test
+        if n_train < 1:
+            raise UsageError(f"--held_out: {self.held_out} leaves no images of {self.dataset} to train on")
+        for name, most in (("batch_size", n_train), ("eval_images", n_test)):
+            if (getattr(self, name) or 0) > most:
+                raise UsageError(f"--{name}: {getattr(self, name)} is not allowed; there are {most} images")
+
+    def _check_schedule(self):
+        if self.epochs == 0:
+            raise UsageError("--epochs: 0 is not allowed; a number of epochs, or -1 for the paper's schedule")
+        if (self.schedule == "paper") != (self.epochs == -1):
+            raise UsageError(
+                f"--schedule: {self.schedule} does not go with --epochs {self.epochs};"
+                " paper goes with -1, constant and cosine with a number of epochs"
+            )
+        if self.lr_warmup and self.schedule != "cosine":
+            raise UsageError("--lr_warmup: only with --schedule cosine")
+        for name in ("lr_warmup", "beta_warmup"):
+            if (value := getattr(self, name)) >= self.n_epochs:
+                raise UsageError(f"--{name}: {value} is not allowed; less than the {self.n_epochs} epochs")
+        if self.schedule == "paper" and self.learning_rate != Config.learning_rate:
+            raise UsageError("--learning_rate: only with --epochs N; the paper's schedule sets its own")
+
+    def _check_samples(self):
+        entry = OBJECTIVES[self.objective]
+        if self.backward_samples is not None and not entry.resamples:
+            allowed = " or ".join(name for name, one in OBJECTIVES.items() if one.resamples)
+            raise UsageError(f"--backward_samples: only with {allowed}, not with {self.objective}")
+        if (self.backward_samples or 0) > self.n_samples:
+            raise UsageError(f"--backward_samples: {self.backward_samples} is not allowed; at most --n_samples")
+        if self.start_from and not self.beginning_epochs:
+            raise UsageError("--start_from: only with --grow_samples, whose first epochs other runs can share")
+        for name, parameter in entry.hyperparameters.items():
+            if other := parameter.rules.get("divides"):
+                for number in {getattr(self, other), self.samples_at(0)}:
+                    if number % (value := self.hyperparameters[name]):
+                        raise UsageError(f"--{name}: {value} is not allowed; it must divide --{other}, {number}")
+
+    @property
+    def n_epochs(self):
+        """Epochs in all: passes over the training images."""
+        return PAPER_EPOCHS if self.epochs == -1 else self.epochs
+
+    @property
+    def beginning_epochs(self):
+        """Epochs at the beginning that use `first_samples`."""
+        return int(self.grow_samples * self.n_epochs)
+
+    def samples_at(self, epoch):
+        """Importance samples k in epoch number `epoch`, counted from 0."""
+        return self.first_samples if epoch < self.beginning_epochs else self.n_samples
+
+    def experiment(self):
+        """The settings that make the trained model what it is: saved, and what a resumed run must share."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in EVALUATION | CALL}
+
+    def beginning(self):
+        """The settings that decide the first epochs. With one sample many objectives are the ELBO."""
+        k, backward = self.first_samples, self.backward_samples
+        elbo = k == 1 and OBJECTIVES[self.objective].elbo_at_one
+        objective = {"objective": "vae_elbo", "hyperparameters": {}} if elbo else {}
+        samples = {"n_samples": k, "backward_samples": backward if k > (backward or k) else None}
+        return self.experiment() | samples | objective
+
+    def fingerprint(self):
+        """What a checkpoint is known by: the experiment's settings as text."""
+        return _as_text(self.experiment())
+
+    def beginning_fingerprint(self):
+        """What a checkpoint after the first epochs is known by."""
+        return _as_text(self.beginning())
+
+
+def flag_fields():
+    """The fields of Config that are flags of their own."""
+    return [field for field in dataclasses.fields(Config) if field.metadata]
+
+
+EVALUATION = {field.name for field in flag_fields() if field.metadata["group"] == "evaluation"}
+CALL = {field.name for field in flag_fields() if field.metadata["group"] == "call"}
+
+
+def _as_text(settings):
+    """Settings as text, without those that have their default: one that is added later changes no older text."""
+    usual = dataclasses.asdict(Config()._completed())
+    return json.dumps({name: value for name, value in settings.items() if value != usual[name]}, sort_keys=True)
+
+
+def choices_of(rules):
+    """The values that a setting is chosen from, or None."""
+    choices = rules.get("choices")
+    return choices() if callable(choices) else choices
+
+
+def check_value(name, rules, value):
+    """Raises UsageError where a value lies outside what its flag allows."""
+    for one in value if isinstance(value, tuple) else () if value is None else (value,):
+        if (choices := choices_of(rules)) and one not in choices:
+            allowed = "one of " + ", ".join(map(str, choices))
+        elif "minimum" in rules and not rules["minimum"] <= one < float("inf"):
+            allowed = f"at least {rules['minimum']}"
+        elif "above" in rules and not rules["above"] < one < float("inf"):
+            allowed = f"more than {rules['above']}, and finite"
+        elif "below" in rules and not one < rules["below"]:
+            allowed = f"less than {rules['below']}"
+        else:
+            continue
+        raise UsageError(f"--{name}: {one} is not allowed; {allowed}")

@@ -1,0 +1,72 @@
+"""What the command line offers: every objective and every model, with the facts that flags are judged by.
+
+Nothing here imports TensorFlow. The code behind an entry is imported when it is used.
+"""
+
+import importlib
+from typing import Any, NamedTuple
+
+
+class Hyperparameter(NamedTuple):
+    """A number that belongs to an objective, and with it a flag of the same name."""
+
+    default: Any
+    type: type
+    help: str
+    rules: dict = {}  # as in experiment.settings.setting: minimum, above, below, divides
+
+
+class ObjectiveEntry(NamedTuple):
+    """An objective: the function of the same name in `module`, and what the command line must know of it."""
+
+    help: str
+    hyperparameters: dict = {}  # name -> Hyperparameter; keyword arguments of the function
+    elbo_at_one: bool = False  # with one sample it is the ELBO, in value and gradient
+    resamples: bool = False  # the gradient may go through a few samples only: --backward_samples
+    module: str = "models.objectives"
+
+
+class ModelEntry(NamedTuple):
+    """A model: the class `name` in `module`, and the sizes it has unless flags say otherwise."""
+
+    help: str
+    name: str
+    module: str
+    sizes: dict  # number of stochastic layers -> (n_hidden, n_latent), each from the image up
+
+
+GROUPS = Hyperparameter(1, int, "groups M that the k samples are parted into", {"minimum": 1, "divides": "n_samples"})
+
+OBJECTIVES = {
+    "iwae_elbo": ObjectiveEntry("log mean w", elbo_at_one=True, resamples=True),
+    "vae_elbo": ObjectiveEntry("mean log w", elbo_at_one=True),
+    "vae_elbo_kl": ObjectiveEntry("mean log w, with the KL divergence in closed form where it has one"),
+    "iwae_eq14": ObjectiveEntry("the paper's eq. 14: the gradient of iwae_elbo", elbo_at_one=True, resamples=True),
+    "dreg": ObjectiveEntry("log mean w, with the doubly reparameterised gradient for q"),
+    "stl": ObjectiveEntry("log mean w, without the score of q in the gradient: biased for k > 1"),
+    "piwae": ObjectiveEntry("p follows log mean w, q the mean of that bound over M groups", {"groups": GROUPS}),
+}
+
+MODELS = {
+    "iwae": ModelEntry(
+        "Burda et al.: Gaussian layers, Bernoulli pixels",
+        name="IWAE",
+        module="models.iwae",
+        sizes={1: ((200,), (100,)), 2: ((200, 100), (100, 50))},
+    ),
+}
+
+
+def objective_function(name, hyperparameters):
+    """The objective `name` with its hyperparameters bound: (output, beta=1.0) -> models.objectives.Estimate."""
+    function = getattr(importlib.import_module(OBJECTIVES[name].module), name)
+
+    def objective(output, beta=1.0):
+        return function(output, beta, **hyperparameters)
+
+    return objective
+
+
+def model_class(name):
+    """The class behind an entry of MODELS; its constructor is described in models/interface.py."""
+    return getattr(importlib.import_module(MODELS[name].module), MODELS[name].name)

@@ -1,0 +1,56 @@
+"""The one place where gradients of an objective are taken."""
+
+import tensorflow as tf
+
+
+def estimate_and_gradients(model, objective, x, noise, y=None, beta=1.0):
+    """The objective's value and bound on a batch, and the gradients that p and q follow.
+
+    x [batch, n_pixels] in {0, 1}, noise as from model.noise, y [batch, n_context] or None; objective(output, beta) ->
+    models.objectives.Estimate. Returns (value, bound, gradients): the means over the batch of the surrogate and of the
+    bound, in nats, and a gradient for each of model.trainable_variables, of the surrogates' means.
+
+    Every sample is cut from the parameters it was drawn with, and so the derivative comes in parts: with s the mean
+    surrogate, z = cut(sample) and w the objective's z_weights,
+
+        p follows  ds/dp;
+        q follows  ds/dq (its parameters inside log q(z|x): the score)  +  sum_l w ds/dz_l dsample_l/dq.
+
+    XLA merges what the parts have in common, so there is still one pass back through the decoder.
+    """
+
+    def cut(sample):
+        z = tf.stop_gradient(sample)
+        tape.watch(z)
+        return z
+
+    with tf.GradientTape(persistent=True) as tape:
+        output = model(x, noise, y, cut=cut)
+        estimate = objective(output, beta)
+        surrogate = tf.reduce_mean(estimate.surrogate)  # over the images
+        q_surrogate = surrogate if estimate.q_surrogate is None else tf.reduce_mean(estimate.q_surrogate)
+    p_gradients = tape.gradient(surrogate, model.p_variables)
+    through_samples = _through_samples(tape, q_surrogate, output)
+    if estimate.z_weights is not None:
+        through_samples = [estimate.z_weights[..., tf.newaxis] * g for g in through_samples]
+    targets, upstream = list(output.samples), through_samples
+    if estimate.score:
+        targets, upstream = [q_surrogate, *targets], [tf.ones_like(q_surrogate), *upstream]
+    q_gradients = tape.gradient(targets, model.q_variables, output_gradients=upstream)
+    return surrogate, tf.reduce_mean(estimate.bound), _in_order(model, p_gradients, q_gradients)
+
+
+def _through_samples(tape, surrogate, output):
+    """ds/dsample_l for each layer l, [n_samples, batch, n_latent]: directly, and through the layers drawn after it."""
+    targets, upstream = [surrogate], [tf.ones_like(surrogate)]
+    for sample, z in zip(reversed(output.samples), reversed(output.z)):
+        gradient = tape.gradient(targets, z, output_gradients=upstream)
+        targets, upstream = [*targets, sample], [*upstream, gradient]
+    return upstream[:0:-1]
+
+
+def _in_order(model, p_gradients, q_gradients):
+    """The gradients in the order of model.trainable_variables; zeros where an objective does not reach a variable."""
+    variables = [*model.p_variables, *model.q_variables]
+    found = {id(v): g for v, g in zip(variables, [*p_gradients, *q_gradients])}
+    return [tf.zeros(v.shape) if found[id(v)] is None else found[id(v)] for v in model.trainable_variables]

@@ -1,0 +1,78 @@
+"""What training, evaluation, plots and tasks ask of a model. Whatever has these methods can be trained.
+
+A new model is a class in a file of models/ and an entry of models.catalogue.MODELS. Tensors are float32; x [batch,
+n_pixels] holds 0 and 1; y [batch, n_context] is what a conditional model is given, with n_context = 0 (or y = None)
+otherwise.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import tensorflow as tf
+
+
+class LogWeights(NamedTuple):
+    """log w = log p(x, z) - log q(z|x) in its parts, in nats, each [n_samples, batch]; and the samples.
+
+    samples, z: a tensor [n_samples, batch, n_latent] for each stochastic layer, in the order in which they are drawn.
+    `samples` is what was drawn, as a function of q's parameters; `z` is the same after `cut`, which is what every
+    density and every later layer was given.
+    """
+
+    log_px_z: tf.Tensor  # log p(x|z)
+    log_pz: tf.Tensor  # log p(z), summed over the layers
+    log_qz_x: tf.Tensor  # log q(z|x), summed over the layers
+    kl: tf.Tensor  # an estimate of KL(q(z|x) || p(z)) with all that has a closed form integrated out
+    samples: tuple
+    z: tuple
+
+    def log_w(self, beta=1.0):
+        """log importance weights [n_samples, batch]: log p(x|z) + beta (log p(z) - log q(z|x))."""
+        return self.log_px_z + beta * (self.log_pz - self.log_qz_x)
+
+
+class Model(Protocol):
+    """A latent-variable model p(x, z) with its approximate posterior q(z|x). Every method is pure: noise is explicit.
+
+    The constructor takes n_hidden and n_latent (one entry per stochastic layer, from the image up), n_pixels,
+    pixel_means ([n_pixels] in [0, 1], or None), n_context, and learned_prior (whether p(z|y) is learned). The weights
+    exist when it returns. It is a keras.Model, so save_weights, load_weights, get_weights and trainable_variables are
+    there.
+    """
+
+    n_latent: tuple
+    n_pixels: int
+    n_context: int
+    p_variables: list  # trainable variables of p, and of q: together they are trainable_variables
+    q_variables: list
+
+    def noise(self, n_samples: int, batch: int, seed: tf.Tensor, algorithm: str = "auto_select") -> tuple:
+        """The noise that n_samples samples of all layers are made from: a tuple of tensors [n_samples, batch, ...].
+
+        seed [2] int32; algorithm: as in tf.random.stateless_uniform.
+        """
+
+    def encode(self, x, noise, y=None, cut: Callable = tf.identity) -> list:
+        """[(q, sample, z)] for each stochastic layer, in the order in which they are drawn.
+
+        q: a tfd distribution whose mean() broadcasts to [n_samples, batch, n_latent], given the layers drawn before;
+        sample [n_samples, batch, n_latent]: reparameterised; z = cut(sample): what all later layers are given.
+        """
+
+    def __call__(self, x, noise, y=None, cut: Callable = tf.identity) -> LogWeights:
+        """The parts of log w at the samples that `noise` makes. Every density is given z = cut(sample)."""
+
+    def log_weights(self, x, z: tuple, y=None) -> LogWeights:
+        """The parts of log w at given points z, a tensor [n_samples, batch, n_latent] for each layer."""
+
+    def decode(self, noise, y=None) -> tf.Tensor:
+        """Mean images [batch, n_pixels] of samples from the prior, for noise with n_samples = 1."""
+
+    def mean_image(self, z1, y=None) -> tf.Tensor:
+        """E[x|z1], [..., n_pixels], for z1 [..., n_latent] of the layer that the image is drawn from."""
+
+    def without_units(self, keep: list, means: list) -> "Model":
+        """A copy in which units play no part: their terms in log w cancel, and what reads them is given their mean.
+
+        keep: a bool array [n_latent] for each layer, as in `encode`; means: a float array [n_latent] for each.
+        """

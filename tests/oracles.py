@@ -4,20 +4,19 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from models import IWAEOutput
-from models.fused import GradientPort
+from models.interface import LogWeights
 
 
 class LinearGaussian:
     """z ~ N(0, I), x|z ~ N(A z, s^2 I), so x ~ N(0, A A^T + s^2 I); q(z|x) is the true posterior spoilt by `error`.
 
-    It has the two methods of an IWAE that bounds and evaluation use: noise and call.
+    It has the methods of models.interface.Model that bounds and evaluation use.
     """
 
     def __init__(self, n_latent=2, n_pixels=5, std=0.7, error=0.3, seed=0):
         rng = np.random.default_rng(seed)
         self.a = rng.normal(size=(n_pixels, n_latent))
-        self.std, self.n_latent = std, n_latent
+        self.std, self.n_latent, self.n_context = std, (n_latent,), 0
         precision = np.eye(n_latent) + self.a.T @ self.a / std**2
         self.gain = np.linalg.solve(precision, self.a.T / std**2)
         self.posterior_std = np.sqrt(np.diag(np.linalg.inv(precision)))
@@ -29,21 +28,32 @@ class LinearGaussian:
         ).log_prob(self.x.astype(np.float64)).numpy()  # fmt: skip
 
     def noise(self, n_samples, batch, seed, algorithm="auto_select"):
-        return (tf.random.stateless_normal([n_samples, batch, self.n_latent], seed, alg=algorithm),)
+        return (tf.random.stateless_normal([n_samples, batch, *self.n_latent], seed, alg=algorithm),)
 
-    def __call__(self, x, noise, y=None):
-        def normal(mean, std):
-            return tfd.Independent(tfd.Normal(tf.cast(mean, tf.float32), tf.cast(std, tf.float32)), 1)
+    def encode(self, x, noise, y=None, cut=tf.identity):
+        mean = tf.matmul(x, tf.cast(self.gain.T, tf.float32)) + tf.cast(self.mean_error, tf.float32)
+        q = _normal(mean, tf.ones_like(mean) * tf.cast(self.posterior_std * self.std_error, tf.float32))
+        sample = q.distribution.loc + q.distribution.scale * noise[0]
+        return [(q, sample, cut(sample))]
 
-        q_mean = tf.matmul(x, tf.cast(self.gain.T, tf.float32)) + tf.cast(self.mean_error, tf.float32)
-        q = normal(q_mean, tf.ones_like(q_mean) * tf.cast(self.posterior_std * self.std_error, tf.float32))
-        z = q.distribution.loc + q.distribution.scale * noise[0]
-        prior = normal(tf.zeros(self.n_latent), tf.ones(self.n_latent))
+    def __call__(self, x, noise, y=None, cut=tf.identity):
+        ((q, sample, z),) = self.encode(x, noise, y, cut)
+        return self._densities(x, q, sample, z)
+
+    def log_weights(self, x, z, y=None):
+        ((q, _, _),) = self.encode(x, tf.zeros_like(z))
+        return self._densities(x, q, *z, *z)
+
+    def _densities(self, x, q, sample, z):
+        prior = _normal(tf.zeros(self.n_latent), tf.ones(self.n_latent))
         mean = tf.einsum("sbd,pd->sbp", z, tf.cast(self.a, tf.float32))
-        log_px_z = normal(mean, tf.fill(tf.shape(mean), float(self.std))).log_prob(x)
+        log_px_z = _normal(mean, tf.fill(tf.shape(mean), float(self.std))).log_prob(x)
         kl = tf.broadcast_to(tfd.kl_divergence(q, prior), tf.shape(log_px_z))
-        log_qz_x = q.log_prob(z)
-        return IWAEOutput(log_px_z, prior.log_prob(z), log_qz_x, log_qz_x, kl, (z,), GradientPort())
+        return LogWeights(log_px_z, prior.log_prob(z), q.log_prob(z), kl, (sample,), (z,))
+
+
+def _normal(mean, std):
+    return tfd.Independent(tfd.Normal(tf.cast(mean, tf.float32), tf.cast(std, tf.float32)), 1)
 
 
 def numpy_log_w(model, x, noise):

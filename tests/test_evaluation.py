@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from evaluation import every, likelihood, make_bounds, make_log_likelihood, posterior_means
-from models import IWAE
-from models.objectives import iwae_elbo
+from evaluation import likelihood, make_bounds, make_log_likelihood, posterior_means
+from models.iwae import IWAE
+from models.objectives import iwae_elbo, logmeanexp
 from tests.oracles import LinearGaussian
-from utils import logmeanexp
+from utils import evenly_spaced
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -57,7 +57,7 @@ def test_estimate_at_small_k_is_the_iwae_bound_in_expectation():
     model = LinearGaussian()
     estimate = make_log_likelihood(model, 5)
     ours = np.mean([estimate(model.x, seed=seed)[0].test_llh for seed in range(40)])
-    bound = np.mean([iwae_elbo(model(model.x, model.noise(5, 150, [7, s]))).numpy().mean() for s in range(40)])
+    bound = np.mean([iwae_elbo(model(model.x, model.noise(5, 150, [7, s]))).bound.numpy().mean() for s in range(40)])
     assert ours == pytest.approx(bound, abs=0.03)
 
 
@@ -86,14 +86,14 @@ def test_posterior_means_are_those_of_the_true_posterior_not_of_q():
 
 
 def test_posterior_means_have_a_layer_each(binary_images):
-    z1, z2 = posterior_means(IWAE((10, 8), (4, 3)), binary_images)
+    z1, z2 = posterior_means(IWAE((10, 8), (4, 3), 784), binary_images)
     assert z1.shape == (6, 4) and z2.shape == (6, 3)
 
 
-def test_every_spreads_over_all_images():
-    np.testing.assert_array_equal(every(np.arange(10), 5), [0, 2, 4, 6, 8])
-    np.testing.assert_array_equal(every(np.arange(10), None), np.arange(10))
-    assert every(np.arange(10000), 3000)[-1] > 9990
+def test_evenly_spaced_images_spread_over_all_images():
+    np.testing.assert_array_equal(evenly_spaced(np.arange(10), 5), [0, 2, 4, 6, 8])
+    np.testing.assert_array_equal(evenly_spaced(np.arange(10), None), np.arange(10))
+    assert evenly_spaced(np.arange(10000), 3000)[-1] > 9990
 
 
 def test_logmeanexp_is_max_shifted():

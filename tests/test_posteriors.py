@@ -5,49 +5,30 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from evaluation import ACTIVE, make_activity, make_log_likelihood, make_true_posterior, resampled, without_units
+from evaluation import (
+    ACTIVE,
+    make_activity,
+    make_log_likelihood,
+    make_true_posterior,
+    sampling_importance_resampling,
+    without_units,
+)
 from evaluation.posteriors import BORDER_MASS
-from models import IWAE
+from models.iwae import IWAE
 from tests.oracles import LinearGaussian
-
-
-class LinearGaussianIWAE(LinearGaussian):
-    """With what a grid asks of a model besides."""
-
-    n_context = 0
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.n_latent_units, self.n_latent = self.n_latent, (self.n_latent,)
-
-    def noise(self, n_samples, batch, seed, algorithm="auto_select"):
-        return (tf.random.stateless_normal([n_samples, batch, self.n_latent_units], seed, alg=algorithm),)
-
-    def encode(self, x, noise, y=None):
-        from tensorflow_probability import distributions as tfd
-
-        loc = tf.matmul(x, tf.cast(self.gain.T, tf.float32)) + tf.cast(self.mean_error, tf.float32)
-        scale = tf.ones_like(loc) * tf.cast(self.posterior_std * self.std_error, tf.float32)
-        return [(tfd.Independent(tfd.Normal(loc, scale), 1), loc + scale * noise[0])]
-
-    def __call__(self, x, noise, y=None):
-        self.n_latent = self.n_latent_units
-        output = super().__call__(x, noise, y)
-        self.n_latent = (self.n_latent_units,)
-        return output
 
 
 def spread_out(n_latent, scale=4.0, seed=3):
     """An IWAE whose posteriors differ from its prior: its first weights, made larger."""
     tf.keras.utils.set_random_seed(seed)
-    model = IWAE((20,) * len(n_latent), n_latent)
+    model = IWAE((20,) * len(n_latent), n_latent, 784)
     for variable in model.trainable_variables:
         variable.assign(variable * scale if variable.shape.rank == 2 else variable)
     return model
 
 
 def test_grid_is_the_closed_form_posterior():
-    model = LinearGaussianIWAE(error=0.4)
+    model = LinearGaussian(error=0.4)
     for x, log_px in zip(model.x[:4], model.log_px):
         grid = make_true_posterior(model)(x)
         assert grid.log_px == pytest.approx(log_px, abs=2e-3) and grid.border_mass < BORDER_MASS
@@ -78,7 +59,7 @@ def test_grid_and_importance_sampling_agree_on_a_network(binary_images):
 
 def test_grid_needs_two_units():
     with pytest.raises(ValueError, match="2 units"):
-        make_true_posterior(IWAE((4,), (3,)))
+        make_true_posterior(IWAE((4,), (3,), 784))
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -86,7 +67,7 @@ def test_resampling_frequencies_are_the_weights(jit):
     """Eight samples, told apart by their values, drawn again many times: a chi-squared test against the weights."""
     model = LinearGaussian(error=1.0)
     x = model.x[:3]
-    (z,), effective = resampled(model, x, n_samples=8, n_draws=20000, seed=4, jit=jit)
+    (z,), effective = sampling_importance_resampling(model, x, n_samples=8, n_draws=20000, seed=4, jit=jit)
     for image in range(3):
         values, counts = np.unique(z[:, image, 0], return_counts=True)
         points = z[[np.flatnonzero(z[:, image, 0] == value)[0] for value in values], image]  # [found, 2]
@@ -104,7 +85,7 @@ def test_resampling_frequencies_are_the_weights(jit):
 
 def test_resampled_points_are_of_the_posterior_where_q_is_not():
     model = LinearGaussian(error=0.5)
-    (z,), _ = resampled(model, model.x[:20], n_samples=5000, n_draws=2000)
+    (z,), _ = sampling_importance_resampling(model, model.x[:20], n_samples=5000, n_draws=2000)
     exact = model.x[:20] @ model.gain.T
     assert np.abs(z.mean(axis=0) - exact).max() < 0.1
     np.testing.assert_allclose(z.std(axis=0), np.tile(model.posterior_std, (20, 1)), rtol=0.12)
@@ -145,28 +126,58 @@ def test_sampling_noise_does_not_count_as_activity(mnist):
 
 @pytest.mark.parametrize("n_latent", [(6,), (6, 5)])
 def test_a_model_without_its_silenced_units_has_the_same_likelihood(n_latent, mnist):
+    """Units that say nothing cost KL while q differs from p; then the bound of the model without them is the higher."""
     model, x = spread_out(n_latent, scale=1.5), (mnist.test_images[:40] > 127).astype(np.float32)
     for layer in range(len(n_latent)):
         silenced(model, layer, [1, 4])
-        for head in model.encoder[layer].heads:  # q of these units is their prior, so they cost no KL
-            head.bias.assign(head.bias * 0)
-    if len(n_latent) > 1:
-        for head in model.decoder[0].heads:
-            head.kernel.assign(head.kernel.numpy() * ~np.isin(np.arange(head.units), [1, 4]))
     keep = [~np.isin(np.arange(n), [1, 4]) for n in n_latent]
-    smaller = without_units(model, keep, x)
-    assert smaller.n_latent == tuple(n - 2 for n in n_latent)
-    whole, reduced = (make_log_likelihood(m, 20000)(x)[0] for m in (model, smaller))
+    copy = without_units(model, keep, x)
+    whole, reduced = (make_log_likelihood(m, 20000)(x)[0] for m in (model, copy))
     assert reduced.test_llh == pytest.approx(whole.test_llh, abs=5 * (whole.mc_error + reduced.mc_error))
+
+
+@pytest.mark.parametrize("learned_prior", [False, True])
+@pytest.mark.parametrize("n_latent", [(6,), (6, 5)])
+def test_what_units_taken_away_did_leaves_no_trace(n_latent, learned_prior, binary_images):
+    """In log w their terms cancel whatever they are, and their noise reaches nothing."""
+    tf.keras.utils.set_random_seed(1)
+    y = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]] if learned_prior else None
+    sizes = [(20,) * len(n_latent), n_latent, 784]
+    model = IWAE(*sizes, n_context=3, learned_prior=True) if learned_prior else IWAE(*sizes)
+    keep = [~np.isin(np.arange(n), [1, 4]) for n in n_latent]
+    means = [np.arange(n, dtype=np.float32) for n in n_latent]
+    copy = model.without_units(keep, means)
+    noise = [e.numpy() for e in model.noise(3, 6, [1, 2])]
+    before = copy(binary_images, noise, y)
+    for layer in noise:
+        layer[..., [1, 4]] += 2
+    after = copy(binary_images, noise, y)
+    np.testing.assert_allclose(before.log_px_z, after.log_px_z, rtol=1e-5)
+    np.testing.assert_allclose(before.log_w(), after.log_w(), rtol=1e-5)
+    # the units that stay are the model's own: q(z1|x) of them has not changed
+    stay = np.flatnonzero(keep[0])
+    old, new = (m.encode(binary_images, noise, y)[0][1].numpy()[..., stay] for m in (model, copy))
+    np.testing.assert_allclose(old, new, rtol=1e-5)
+    z = np.random.default_rng(0).normal(size=(6, n_latent[0])).astype(np.float32)
+    z_with_means = np.where(keep[0], z, means[0]).astype(np.float32)
+    np.testing.assert_allclose(copy.mean_image(z, y), model.mean_image(z_with_means, y), atol=1e-5)
 
 
 def test_an_active_unit_taken_away_leaves_its_mean(mnist):
     """What reads it then sees its mean over the images, so only what the unit told of each image is lost."""
     model, x = spread_out((3,)), (mnist.test_images[:50] > 127).astype(np.float32)
-    smaller = without_units(model, [np.array([True, False, True])], x)
+    copy = without_units(model, [np.array([True, False, True])], x)
     z = np.random.default_rng(0).normal(size=(1, 7, 3)).astype(np.float32)
-    mean = model.encode(x, (tf.zeros([1, 50, 3]),))[0][1].numpy()[0].mean(axis=0)
-    z[..., 1] = mean[1]
-    np.testing.assert_allclose(smaller.likelihood(z[..., [0, 2]]).mean(), model.likelihood(z).mean(), atol=1e-5)
+    means = model.encode(x, (tf.zeros([1, 50, 3]),))[0][1].numpy()[0].mean(axis=0)
+    expected = model.mean_image(np.concatenate([z[..., :1], 0 * z[..., 1:2] + means[1], z[..., 2:]], axis=-1))
+    np.testing.assert_allclose(copy.mean_image(z), expected, atol=1e-5)
     with pytest.raises(ValueError, match="without units"):
         without_units(model, [np.zeros(3, bool)], x)
+
+
+def test_log_weights_at_the_samples_are_those_of_a_call(binary_images):
+    model = spread_out((4, 3), scale=1.0)
+    output = model(binary_images, model.noise(5, 6, [1, 2]))
+    again = model.log_weights(binary_images, output.z)
+    for name in ("log_px_z", "log_pz", "log_qz_x", "kl"):
+        np.testing.assert_allclose(getattr(again, name), getattr(output, name), rtol=1e-5)

@@ -13,13 +13,15 @@ import tensorflow as tf
 from experiment.run_folder import Run
 from experiment.session import build_model
 from experiment.settings import Config
-from models import IWAE, OBJECTIVES
+from models.gradients import estimate_and_gradients
+from models.iwae import IWAE
+from models.objectives import iwae_elbo, vae_elbo
+from models.random import Stream, stateless_seed
 from training import loop, steps
 from training.checkpoints import CheckpointError, Checkpoints
 from training.loop import Interrupted, TrainingDiverged, train
 from training.schedule import learning_rate, make_optimizer
 from training.steps import binarise, make_gradients, make_steps, n_microbatches, resample, take_samples
-from utils import Stream, stateless_seed
 
 TINY = Config(n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=3, learning_rate=1e-3, seed=5)
 
@@ -29,7 +31,7 @@ def run_training(folder, digits, config=TINY, resume=False):
     config = dataclasses.replace(config, run_dir=str(folder)).resolved()
     run = Run(folder)
     model = build_model(config, digits.pixel_means)
-    train(config, run, digits, model, resume)
+    train(config, run, digits, model, resume, Run(config.start_from, lock=False) if config.start_from else None)
     return [v.numpy() for v in model.trainable_variables], without_seconds(run.metrics.read_text())
 
 
@@ -82,14 +84,14 @@ def test_stopped_by_a_signal_and_resumed_ends_the_same(tmp_path, digits, uninter
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(loop._Training, "_report", report_then_interrupt)
-    with pytest.raises(Interrupted, match=r"stopped at step \d+ \(pass 2 of 3\)"):
+    with pytest.raises(Interrupted, match=r"stopped at step \d+ \(epoch 2 of 3\)"):
         run_training(tmp_path / "run", digits, config)
     monkeypatch.setattr(loop._Training, "_report", report)
     assert same(run_training(tmp_path / "run", digits, config, resume=True), expected)
 
 
 def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted):
-    """A process killed after it logged a pass, and before its next checkpoint, leaves such a row."""
+    """A process killed after it logged an epoch, and before its next checkpoint, leaves such a row."""
     folder = tmp_path / "run"
     run_training(folder, digits)
     for path in (folder / "checkpoints").glob("ckpt-60.*"):
@@ -159,19 +161,22 @@ def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):
     expected = run_training(tmp_path / "whole", digits, config)
     started = dataclasses.replace(config, start_from=str(tmp_path / "other"))
     assert same(run_training(tmp_path / "started", digits, started), expected)
-    assert (tmp_path / "started/arrays/prior_pass_0000.npz").exists()
+    assert (tmp_path / "started/arrays/prior_0000.npz").exists()
 
 
 def test_a_beginning_of_other_settings_is_refused(tmp_path, digits):
     config = dataclasses.replace(TINY, epochs=2, grow_samples=0.5, run_dir=str(tmp_path)).resolved()
     model = build_model(config, digits.pixel_means)
-    checkpoints = Checkpoints(tmp_path, config, model, make_optimizer(config, 20, model))
+
+    def checkpoints_of(config):
+        fingerprints = config.fingerprint(), config.beginning_fingerprint()
+        return Checkpoints(tmp_path, *fingerprints, model, make_optimizer(config, 20, model))
+
+    checkpoints = checkpoints_of(config)
     checkpoints.save()
     checkpoints.save_beginning(tmp_path / "beginning")
     for changes, refused in (dict(n_samples=7, objective="iwae_eq14"), False), (dict(objective="dreg"), True):
-        checkpoints = Checkpoints(
-            tmp_path, dataclasses.replace(config, **changes), model, make_optimizer(config, 20, model)
-        )
+        checkpoints = checkpoints_of(dataclasses.replace(config, **changes))
         with pytest.raises(CheckpointError, match="another experiment") if refused else contextlib.nullcontext():
             checkpoints.start_from(tmp_path / "beginning")
 
@@ -200,7 +205,7 @@ def test_one_step_is_adam_on_the_right_images(digits, conditional):
     x = binarise(tf.gather(digits.train_images, rows), stateless_seed(5, Stream.BINARISE, 7), "philox")
     noise = model.noise(3, 20, stateless_seed(5, Stream.NOISE, 7), "philox")
     with tf.GradientTape() as tape:
-        value = tf.reduce_mean(OBJECTIVES["iwae_elbo"](model(x, noise, context[rows])))
+        value = tf.reduce_mean(iwae_elbo(model(x, noise, context[rows])).surrogate)
     gradients = [g.numpy() for g in tape.gradient(value, model.trainable_variables)]
 
     run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_epoch=20)
@@ -220,8 +225,8 @@ def test_batches_larger_than_the_cache_go_by_in_microbatches():
 
 
 @pytest.mark.parametrize("objective", ["iwae_elbo", "vae_elbo_kl", "dreg"])
-def test_portions_add_up_to_the_batch(digits, monkeypatch, objective):
-    """With noise that does not depend on the portion, the gradient in portions is that of the whole batch."""
+def test_microbatches_add_up_to_the_batch(digits, monkeypatch, objective):
+    """With noise that does not depend on the microbatch, the gradient in microbatches is that of the whole batch."""
     config = dataclasses.replace(TINY, jit="off", objective=objective).resolved()
     model = build_model(config, digits.pixel_means)
     x = binarise(tf.constant(digits.train_images[:20]), tf.constant([1, 2]), "philox")
@@ -251,19 +256,17 @@ def test_systematic_resampling_draws_each_sample_in_proportion_to_its_weight():
 @pytest.mark.parametrize("layers", [1, 2])
 def test_gradient_through_resampled_samples_is_unbiased(layers, binary_images):
     """Averaged over the resampling, it is the gradient of the IWAE bound for the same noise."""
-    model = IWAE((10, 8)[:layers], (4, 3)[:layers])
+    model = IWAE((10, 8)[:layers], (4, 3)[:layers], 784)
     noise = model.noise(6, 6, tf.constant([1, 2]))
 
     def gradients(objective, noise):
-        with tf.GradientTape() as tape:
-            value = tf.reduce_mean(OBJECTIVES[objective](model(binary_images, noise)))
-        return tape.gradient(value, model.trainable_variables)
+        return estimate_and_gradients(model, objective, binary_images, noise)[2]
 
     log_w = model(binary_images, noise).log_w()
     draws = [resample(log_w, tf.fill([6], np.float32((i + 0.5) / 100)), 2) for i in range(100)]
-    parts = [gradients("vae_elbo", take_samples(noise, drawn)) for drawn in draws]
+    parts = [gradients(vae_elbo, take_samples(noise, drawn)) for drawn in draws]
     error_of_one = []
-    for number, exact in enumerate(gradients("iwae_elbo", noise)):
+    for number, exact in enumerate(gradients(iwae_elbo, noise)):
         mean = np.mean([part[number].numpy() for part in parts], axis=0)
         assert np.abs(mean - exact).max() < 0.03 * np.abs(exact).max()
         error_of_one.append(np.abs(parts[0][number] - exact).max() / np.abs(exact).max())
@@ -313,15 +316,15 @@ def test_weights_are_averaged_with_the_decay_asked_for(digits):
 
 def test_the_paper_s_schedule():
     config = Config().resolved()
-    assert config.passes == 3280
+    assert config.n_epochs == 3280
     rate = learning_rate(config, steps_per_epoch=3000)
-    first_pass = 0
+    first_epoch = 0
     for i in range(8):
         expected = 1e-3 * 10 ** (-i / 7)
-        for step in (first_pass * 3000, (first_pass + 3**i) * 3000 - 1):  # the first and the last step of the stage
+        for step in (first_epoch * 3000, (first_epoch + 3**i) * 3000 - 1):  # the first and the last step of the stage
             assert float(rate(step)) == pytest.approx(expected, rel=1e-5), (i, step)
-        first_pass += 3**i
-    assert first_pass == 3280
+        first_epoch += 3**i
+    assert first_epoch == 3280
 
 
 def test_cosine_decay_ends_at_a_hundredth():

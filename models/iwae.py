@@ -29,7 +29,8 @@ class IWAE(keras.Model):
         if learned_prior and not n_context:
             raise ValueError("learned_prior needs n_context: there is nothing to learn it from")
         self.n_hidden, self.n_latent = tuple(n_hidden), tuple(n_latent)
-        self.n_pixels, self.n_context = n_pixels, n_context
+        self.n_pixels, self.n_context, self.learned_prior = n_pixels, n_context, learned_prior
+        self.pixel_means = None if pixel_means is None else np.asarray(pixel_means, np.float32)
         widths = (n_pixels, *n_latent)  # of x, z1, ..., zL
         self.encoder = [GaussianBlock(n, d, name=f"q_z{i + 1}") for i, (n, d) in enumerate(zip(n_hidden, n_latent))]
         self.decoder = [
@@ -62,6 +63,10 @@ class IWAE(keras.Model):
         y = tf.broadcast_to(y, tf.concat([tf.shape(inputs)[:-1], [self.n_context]], axis=0))
         return tf.concat([inputs, y], axis=-1)
 
+    def q_input(self, x, y=None):
+        """What q(z1|.) is given: x, with y appended if the model is conditional."""
+        return self._with_context(x, y)
+
     def prior(self, y=None):
         """p(zL), or p(zL|y) for y [batch, n_context] if it is learned."""
         if self.prior_block:
@@ -78,7 +83,7 @@ class IWAE(keras.Model):
 
     def encode(self, x, noise, y=None, cut=tf.identity):
         """[(q, sample, z)] from z1 up: q = q(zl|z{l-1}), sample = mean + std * noise, and z = cut(sample)."""
-        layers, below = [], self._with_context(x, y)
+        layers, below = [], self.q_input(x, y)
         for block, epsilon in zip(self.encoder, noise):
             q = block(below)
             sample = q.distribution.loc + q.distribution.scale * epsilon  # [n_samples, batch, n_latent]
@@ -95,7 +100,7 @@ class IWAE(keras.Model):
 
     def log_weights(self, x, z, y=None):
         """LogWeights at given points z, a tuple of [n_samples, batch, n_latent] from z1 up."""
-        inputs = (self._with_context(x, y), *z)
+        inputs = (self.q_input(x, y), *z)
         return self._densities(x, y, [block(below) for block, below in zip(self.encoder, inputs)], z, z)
 
     def _densities(self, x, y, qs, z, samples):
@@ -140,7 +145,9 @@ class IWAE(keras.Model):
         """
         if not all(np.any(units) for units in keep):
             raise ValueError("a layer would be left without units")
-        copy = IWAE(self.n_hidden, self.n_latent, self.n_pixels, None, self.n_context, self.prior_block is not None)
+        copy = type(self)(
+            self.n_hidden, self.n_latent, self.n_pixels, self.pixel_means, self.n_context, self.learned_prior
+        )
         copy.set_weights(self.get_weights())
         writers = [[block] for block in copy.encoder]  # of z1, ..., zL
         for layer, block in enumerate([*copy.decoder, *filter(None, [copy.prior_block])]):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.soap import SOAP, rotate
+from training.soap import SOAP, project_back
 
 
 def steps(optimizer, gradient_of, first, n, jit=False):
@@ -30,7 +30,7 @@ def quadratic(seed, n=12, condition=1e4):
 def test_with_the_identity_for_a_basis_it_is_adam(jit):
     generator = np.random.default_rng(0)
     gradients, first = generator.normal(size=(21, 5, 3)), generator.normal(size=(5, 3)).astype(np.float32)
-    soap = SOAP(0.01, 0.9, 0.99, 1e-9, largest_side=0, refresh_every=1)  # its first step only gathers
+    soap = SOAP(0.01, 0.9, 0.99, 1e-9, max_precondition_dim=0, precondition_frequency=1)  # its first step only gathers
     adam = keras.optimizers.Adam(0.01, 0.9, 0.99, 1e-9)
     by_soap = steps(soap, lambda _, i: gradients[i], first, 21, jit)
     by_adam = steps(adam, lambda _, i: gradients[i + 1], first, 20, jit)
@@ -38,7 +38,7 @@ def test_with_the_identity_for_a_basis_it_is_adam(jit):
 
 
 def test_vectors_and_wide_sides_have_no_basis():
-    optimizer = SOAP(largest_side=4)
+    optimizer = SOAP(max_precondition_dim=4)
     optimizer.build([keras.Variable(np.zeros(shape)) for shape in ((3, 4), (3, 5), (5, 5), (3,))])
     assert [[basis is not None for basis in bases] for bases in optimizer._bases] == [
         [True, True], [True, False], [False, False], [False, False],
@@ -49,7 +49,7 @@ def test_bases_become_the_eigenvectors_of_the_covariances():
     generator = np.random.default_rng(1)
     left, right = (np.linalg.qr(generator.normal(size=(n, n)))[0] for n in (6, 4))
     scales = np.geomspace(1, 0.05, 6)[:, None] * np.geomspace(1, 0.1, 4)
-    optimizer = SOAP(1e-3, covariance_decay=0.99, covariance_every=1, refresh_every=5)
+    optimizer = SOAP(1e-3, shampoo_beta=0.99, covariance_frequency=1, precondition_frequency=5)
     steps(optimizer, lambda *_: left @ (scales * generator.normal(size=(6, 4))) @ right.T, np.zeros((6, 4)), 1000)
     for covariance, basis in zip(optimizer._covariances[0], optimizer._bases[0]):
         rotated = basis.numpy().T @ covariance.numpy() @ basis.numpy()
@@ -61,16 +61,16 @@ def test_bases_become_the_eigenvectors_of_the_covariances():
     np.testing.assert_allclose(np.sqrt(optimizer._velocities[0].numpy()), scales, rtol=0.6)
 
 
-def test_a_refresh_turns_the_first_moment_exactly_and_the_second_as_if_uncorrelated():
+def test_new_bases_project_the_first_moment_exactly_and_the_second_as_if_uncorrelated():
     generator = np.random.default_rng(2)
-    optimizer = SOAP(1e-3, refresh_every=100)
+    optimizer = SOAP(1e-3, precondition_frequency=100)
     steps(optimizer, lambda *_: generator.normal(size=(6, 4)), np.zeros((6, 4)), 120)
     moments, bases = (optimizer._momentums[0], optimizer._velocities[0]), optimizer._bases[0]
-    before = rotate(moments[0], *bases, back=True).numpy()
+    before = project_back(moments[0], *bases).numpy()
     old_bases, old_velocity = [basis.numpy() for basis in bases], moments[1].numpy()
-    optimizer._refresh(moments, optimizer._covariances[0], bases)
+    optimizer._update_bases(moments, optimizer._covariances[0], bases)
     assert np.abs(bases[0].numpy() - old_bases[0]).max() > 0.01
-    np.testing.assert_allclose(rotate(moments[0], *bases, back=True).numpy(), before, atol=1e-6)
+    np.testing.assert_allclose(project_back(moments[0], *bases).numpy(), before, atol=1e-6)
     left, right = (np.square(old.T @ new.numpy()) for old, new in zip(old_bases, bases))
     np.testing.assert_allclose(moments[1].numpy(), left.T @ old_velocity @ right, rtol=1e-3)
     assert np.abs(moments[1].numpy() - old_velocity).max() > 1e-3 * old_velocity.max()
@@ -80,11 +80,11 @@ def test_a_refresh_turns_the_first_moment_exactly_and_the_second_as_if_uncorrela
 def test_it_goes_down_a_rotated_valley_where_adam_zigzags(jit):
     value, gradient = quadratic(3)
     first = np.random.default_rng(4).normal(size=(12, 2)).astype(np.float32)
-    optimizers = SOAP(0.02, refresh_every=10, covariance_every=1), keras.optimizers.Adam(0.02)
+    optimizers = SOAP(0.02, precondition_frequency=10, covariance_frequency=1), keras.optimizers.Adam(0.02)
     by_soap, by_adam = (value(steps(optimizer, gradient, first, 400, jit)) for optimizer in optimizers)
     assert by_soap < 0.3 * by_adam < 0.3 * value(first)
 
 
 def test_it_is_saved_and_rebuilt_with_its_settings():
-    optimizer = SOAP(0.01, refresh_every=7, largest_side=50)
+    optimizer = SOAP(0.01, precondition_frequency=7, max_precondition_dim=50)
     assert SOAP.from_config(optimizer.get_config()).get_config() == optimizer.get_config()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -12,7 +13,7 @@ import time
 
 import numpy as np
 
-from benchmarks.contenders import layout
+from benchmarks.contenders import PRECONDITION_FREQUENCY, layout
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # row of the table: (module, what is added to the spec)
@@ -28,7 +29,13 @@ CONTENDERS = {
     "Keras fit, 50 steps per execution": ("keras_fit", {}),
     "TensorFlow, the reference's style": ("tf_reference", {}),
 }
+CONTENDERS_WITH_SOAP = {
+    "this project": ("ours", {"optimizer": "soap"}),
+    "matrix products alone (XLA)": ("soap_products", {}),
+    "JAX, lax.scan": ("jax_scan", {"optimizer": "soap"}),
+}
 CONFIGS = [(layers, k, batch) for layers in (1, 2) for k in (1, 5, 50) for batch in (20, 100)]
+CONFIGS_WITH_SOAP = [(layers, k, 100) for layers in (1, 2) for k in (1, 5, 50)]
 
 
 class Worker:
@@ -66,9 +73,9 @@ class Worker:
         reply = self.answer()
         return reply["seconds"] / reply["steps"]
 
-    def steps_for(self, seconds):
-        """How many steps take about so long."""
-        return max(2, int(seconds / self.seconds_per_step(20)))
+    def steps_for(self, seconds, multiple=1):
+        """How many steps take about so long, rounded up to a multiple."""
+        return math.ceil(max(2, int(seconds / self.seconds_per_step(20))) / multiple) * multiple
 
     def peak_gb(self):
         self.ask(memory=True)
@@ -110,31 +117,41 @@ def workers_for(modules, threads=0):
 
 
 def measure_training(rounds, seconds):
-    """[{layers, k, batch, ms: {contender: [...]}}], and {contender: why it is missing}."""
+    return _interleaved("training", CONTENDERS, CONFIGS, rounds, seconds)
+
+
+def measure_soap(rounds, seconds):
+    """Readings are of whole periods, for the steps which update the bases take longer."""
+    return _interleaved("SOAP", CONTENDERS_WITH_SOAP, CONFIGS_WITH_SOAP, rounds, seconds, PRECONDITION_FREQUENCY)
+
+
+def _interleaved(title, contenders, configs, rounds, seconds, multiple=1):
+    """{configs: [{layers, n_samples, batch_size, ms: {contender: [...]}}], missing: {contender: why}}."""
     measured, missing = [], {}
-    with workers_for({name: module for name, (module, _) in CONTENDERS.items()}) as workers:
-        for layers, k, batch in CONFIGS:
+    with workers_for({name: module for name, (module, _) in contenders.items()}) as workers:
+        for layers, k, batch in configs:
             spec = {"layers": layers, "n_samples": k, "batch_size": batch}
             with inputs_file(layers, k, batch) as inputs:
-                _build(workers, missing, spec, inputs)
-            steps = {name: worker.steps_for(seconds) for name, worker in workers.items() if name not in missing}
+                _build(workers, missing, {name: spec | added for name, (_, added) in contenders.items()}, inputs)
+            ready = {name: worker for name, worker in workers.items() if name not in missing}
+            steps = {name: worker.steps_for(seconds, multiple) for name, worker in ready.items()}
             ms = {name: [] for name in steps}
             for _ in range(rounds):
                 for name, n in steps.items():
                     ms[name].append(workers[name].seconds_per_step(n) * 1e3)
             measured.append({**spec, "ms": ms})
             medians = ", ".join(f"{name} {statistics.median(values):.2f}" for name, values in ms.items())
-            say(f"training, {layers} layer(s), k={k}, batch {batch}: {medians} ms")
+            say(f"{title}, {layers} layer(s), k={k}, batch {batch}: {medians} ms")
     return {"configs": measured, "missing": missing}
 
 
-def _build(workers, missing, spec, inputs):
+def _build(workers, missing, specs, inputs):
     """Makes every contender ready that can be, and holds each to this project's bound."""
     bounds = {}
     for name, worker in workers.items():
         if name not in missing:
             try:
-                bounds[name] = worker.build(spec | CONTENDERS[name][1], inputs)
+                bounds[name] = worker.build(specs[name], inputs)
             except RuntimeError as error:
                 missing[name] = str(error)
                 say(f"{name} is left out: {error}")

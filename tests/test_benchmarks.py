@@ -3,16 +3,19 @@
 import json
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.contenders import keras_fit, layout, ours, split, tf_reference
+import benchmarks.contenders as contenders
+from benchmarks.contenders import keras_fit, layout, ours, soap_products, split, tf_reference
 from benchmarks.contenders import products as products_alone
 from benchmarks.tables import tables
 from models.catalogue import MODELS
 from models.iwae import IWAE
 from tests.oracles import numpy_log_w
+from training.soap import SOAP
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -53,6 +56,61 @@ def test_products_alone_are_three_for_every_weight_matrix_but_the_first(layers):
 
 def _pairs(widths):
     return [(widths[0], widths[1]), (widths[1], widths[2]), *[(widths[2], head) for head in widths[3]]]
+
+
+def test_contenders_with_soap_have_its_settings():
+    config = SOAP().get_config()
+    for name in ("covariance_frequency", "precondition_frequency", "max_precondition_dim"):
+        assert getattr(contenders, name.upper()) == config[name]
+
+
+def test_products_with_soap_are_done_in_whole_periods():
+    _, run = soap_products.build({"layers": 1, "n_samples": 2, "batch_size": 6}, inputs(1)[0], None)
+    assert run(3) == 20 and run(21) == 40
+
+
+def test_products_with_soap_make_orthogonal_bases():
+    rng = np.random.default_rng(0)
+    matrices = {(i, 0): tf.constant(rng.normal(size=(n, n)), tf.float32) for i, n in enumerate((5, 3, 5))}
+    factors = soap_products.orthogonal(matrices)
+    for at, matrix in matrices.items():
+        triangle = tf.matmul(factors[at], matrix, transpose_a=True)
+        np.testing.assert_allclose(triangle, np.triu(triangle), atol=1e-5)
+    gradient = tf.constant(rng.normal(size=(5, 3)), tf.float32)
+    bases = {(0, 0): factors[0, 0], (0, 1): factors[1, 0]}
+    there = soap_products.project(gradient, 0, bases)
+    np.testing.assert_allclose(soap_products.project(there, 0, bases, back=True), gradient, atol=1e-5)
+
+
+def test_soap_in_jax_takes_the_same_steps():
+    jax, jax_soap = pytest.importorskip("jax"), pytest.importorskip("benchmarks.contenders.jax_soap")
+    rng = np.random.default_rng(0)
+    shapes = (6, 4), (4,), (310, 4)
+    weights = [keras.Variable(np.zeros(shape, np.float32)) for shape in shapes]
+    ours_optimizer, optimizer = SOAP(0.01), jax_soap.soap(0.01)
+    ours_optimizer.build(weights)
+    parameters = [jax.numpy.zeros(shape) for shape in shapes]
+    state, update = optimizer.init(parameters), jax.jit(optimizer.update)
+    step = tf.function(lambda *gradients: ours_optimizer.apply(gradients, weights))
+    for _ in range(65):
+        gradients = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+        step(*map(tf.constant, gradients))
+        updates, state = update([jax.numpy.array(g) for g in gradients], state)
+        parameters = [p + u for p, u in zip(parameters, updates)]
+    for weight, parameter in zip(weights, parameters):
+        np.testing.assert_allclose(weight.numpy(), parameter, atol=1e-5)
+
+
+def test_the_table_with_soap_tells_which_goals_are_met():
+    ms = {"this project": [6.0], "matrix products alone (XLA)": [5.0], "JAX, lax.scan": [7.0]}
+    config = {"layers": 1, "n_samples": 5, "batch_size": 100, "ms": ms}
+    soap = {"configs": [config], "missing": {}}
+    text = tables({"machine": "a machine", "soap": soap})
+    assert "| 1.20; goal at most 1.5: met | 1.17 (JAX, lax.scan); goal at least 1.3: missed |" in text
+    del ms["JAX, lax.scan"]
+    soap["missing"] = {"JAX, lax.scan": "no module named jax"}
+    text = tables({"machine": "a machine", "soap": soap})
+    assert "| 1.20; goal at most 1.5: met |  |" in text and "Left out: JAX, lax.scan (no module named jax)." in text
 
 
 def test_readme_shows_the_measured_tables():

@@ -7,6 +7,8 @@ spec: n_samples, batch_size, layers; weights: list of arrays in the order of `la
 """
 
 LEARNING_RATE, EPSILON = 1e-3, 1e-4
+# of SOAP, as training/soap.py has them by default: steps between two updates of the covariances, and of the bases
+COVARIANCE_FREQUENCY, PRECONDITION_FREQUENCY, MAX_PRECONDITION_DIM = 4, 20, 300
 
 
 def layout(layers):

@@ -1,4 +1,4 @@
-"""JAX: a jitted lax.scan over many steps, optax Adam."""
+"""JAX: a jitted lax.scan over many steps, with optax's Adam or with SOAP."""
 
 import math
 
@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.contenders import EPSILON, LEARNING_RATE, split
+from benchmarks.contenders import EPSILON, LEARNING_RATE, jax_soap, split
 
-STEPS_PER_SCAN = 50
+STEPS_PER_SCAN = 60  # a multiple of the steps between two updates of SOAP's bases
 
 
 def log_normal(z, mean, log_std):
@@ -43,6 +43,8 @@ def build(spec, weights, images):
     layers, batch, k = spec["layers"], spec["batch_size"], spec["n_samples"]
     blocks = [[(jnp.array(w), jnp.array(b)) for w, b in block] for block in split(weights, layers)]
     optimizer, data = optax.adam(LEARNING_RATE, eps=EPSILON), jnp.array(images)
+    if spec.get("optimizer") == "soap":
+        optimizer = jax_soap.soap(LEARNING_RATE)
     widths = [100] if layers == 1 else [100, 50]
 
     def step(carry, key):

@@ -19,6 +19,7 @@ def build(spec, weights, images):
         batch_size=spec["batch_size"],
         epochs=1,
         learning_rate=1e-3,
+        optimizer=spec.get("optimizer", "adam"),
         ema=spec.get("ema", 0.0),
         backward_samples=math.ceil(spec["n_samples"] / fraction)
         if (fraction := spec.get("backward_fraction"))

@@ -28,37 +28,43 @@ def chains(spec):
 def build(spec, weights, images):
     if spec.get("numpy"):
         return None, numpy_products(spec)
-    inputs = [tf.random.normal([rows, widths[0]]) for rows, widths, _ in chains(spec)]
-    kernels = [[tf.constant(kernel) for kernel, _ in block] for block in split(weights, spec["layers"])]
-    needs = [input_gradient for _, _, input_gradient in chains(spec)]
+    inputs, kernels = start(spec, weights)
 
     @tf.function(jit_compile=True)
-    def loop(kernels, inputs, n):
+    def loop(kernels, n):
         def body(i, kernels):
-            updated = []
-            for block, x, need in zip(kernels, inputs, needs):
-                first, second, *heads = block
-                h1 = tf.matmul(x, first)
-                h2 = tf.matmul(h1, second)
-                outs = [tf.matmul(h2, head) for head in heads]
-                d2 = tf.add_n([tf.matmul(out, head, transpose_b=True) for out, head in zip(outs, heads)])
-                d1 = tf.matmul(d2, second, transpose_b=True)
-                gradients = [
-                    tf.matmul(x, d1, transpose_a=True),
-                    tf.matmul(h1, d2, transpose_a=True),
-                    *[tf.matmul(h2, out, transpose_a=True) for out in outs],
-                ]
-                if need:
-                    gradients[0] += tf.reduce_sum(tf.matmul(d1, first, transpose_b=True))
-                updated.append([kernel + 1e-12 * g for kernel, g in zip(block, gradients)])
-            return i + 1, updated
+            updates = gradients(spec, inputs, kernels)
+            return i + 1, tf.nest.map_structure(lambda kernel, g: kernel + 1e-12 * g, kernels, updates)
 
         return tf.while_loop(lambda i, _: i < n, body, (0, kernels))[1]
 
     def run(n_steps):
-        loop(kernels, inputs, tf.constant(n_steps))[0][0].numpy()
+        loop(kernels, tf.constant(n_steps))[0][0].numpy()
 
     return None, run
+
+
+def start(spec, weights):
+    """Inputs of each chain, and its kernels: [tensor], [[tensor]]."""
+    inputs = [tf.random.normal([rows, widths[0]]) for rows, widths, _ in chains(spec)]
+    return inputs, [[tf.constant(kernel) for kernel, _ in block] for block in split(weights, spec["layers"])]
+
+
+def gradients(spec, inputs, kernels):
+    """All products of a step: [[a gradient of each kernel]]."""
+    computed = []
+    for block, x, (_, _, need) in zip(kernels, inputs, chains(spec)):
+        first, second, *heads = block
+        h1 = tf.matmul(x, first)
+        h2 = tf.matmul(h1, second)
+        outs = [tf.matmul(h2, head) for head in heads]
+        d2 = tf.add_n([tf.matmul(out, head, transpose_b=True) for out, head in zip(outs, heads)])
+        d1 = tf.matmul(d2, second, transpose_b=True)
+        of_first, of_second = tf.matmul(x, d1, transpose_a=True), tf.matmul(h1, d2, transpose_a=True)
+        if need:
+            of_first += tf.reduce_sum(tf.matmul(d1, first, transpose_b=True))
+        computed.append([of_first, of_second, *[tf.matmul(h2, out, transpose_a=True) for out in outs]])
+    return computed
 
 
 def numpy_products(spec):

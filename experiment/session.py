@@ -9,7 +9,7 @@ import numpy as np
 from data import Dataset, load
 from data.catalogue import DATASETS
 from experiment.errors import UsageError
-from experiment.flags import as_words
+from experiment.flags import as_words, default_path
 from experiment.run_folder import Run, load_config, provenance
 from experiment.settings import Config
 from models.catalogue import model_class

@@ -7,7 +7,7 @@ from experiment import run_folder
 from experiment.errors import UsageError
 from experiment.presets import PRESETS, settings_beside
 from experiment.run_folder import load_config
-from experiment.settings import CALL, EVALUATION, GROUPS, Config, choices_of, flag_fields
+from experiment.settings import CALL, EVALUATION, GROUPS, Config, check_value, choices_of, flag_fields
 from models.catalogue import OBJECTIVES
 
 
@@ -84,6 +84,9 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     if (resume or eval_only) and "start_from" in given:
         raise UsageError("--start_from: for a new run only, without --resume and --eval_only")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    for field in flag_fields():
+        if field.name in given:  # a value that is never allowed is said to be so before what it would go with
+            check_value(field.name, field.metadata, given[field.name])
     if resume or eval_only:
         config = _saved(given.get("run_dir") or _beside_preset(given, defaults or {}).run_dir, given)
     else:

@@ -11,15 +11,14 @@ import sys
 from typing import NamedTuple
 
 from data.catalogue import DEFAULT as DEFAULT_DATASET
-from experiment import survey
+from experiment import run_folder, survey
 from experiment.flags import config_from
 from experiment.presets import settings_beside
-from experiment.run_folder import RESULTS, ROOT, load_config
+from experiment.run_folder import ROOT, load_config
 from experiment.settings import Config
 from utils import whole_file
 
 README = ROOT / "README.md"
-RECIPE = RESULTS / "recipe"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 # (objective, layers, k, conditional) -> test log likelihood at k = 5000, nats
 REFERENCE = {
@@ -61,7 +60,7 @@ class Result(NamedTuple):
 
 def finished(folders=None):
     """Every run among the folders (those in results/) that was measured in full, by name."""
-    folders = sorted(folders or [path.parent for path in RESULTS.glob("*/*/test_llh.json")])
+    folders = sorted(folders or [path.parent for path in run_folder.RESULTS.glob("*/*/test_llh.json")])
     read = [_read(folder) for folder in folders if (folder / "training.json").exists()]
     return [r for r in read if (r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000) and not r.config.held_out]
 
@@ -170,7 +169,7 @@ def _seeds(results):
 def recipe_runs():
     """The runs compared with the fast preset, tested on held-out images: [(folder, Result)], best first for each k."""
     runs = []
-    for folder in sorted(RECIPE.glob("*/test_llh.json")):
+    for folder in sorted((run_folder.RESULTS / "recipe").glob("*/test_llh.json")):
         runs.append((folder.parent, _read(folder.parent)._replace(folder=folder.parent.name)))
     return sorted(runs, key=lambda run: (run[1].config.n_samples, -run[1].llh["test_llh"]))
 
@@ -220,7 +219,7 @@ def variations_table(results):
 
 def measure_again(sessions):
     """Measures every run from its weights, with its seed, on as many images and samples as its record has."""
-    for folder, open_session in sessions:
+    for name, open_session in sessions:
         session = open_session()
         record = json.loads(session.run.test_llh.read_text())
         session.config = dataclasses.replace(
@@ -228,13 +227,14 @@ def measure_again(sessions):
         )
         session.load_weights()
         value = session.measure().test_llh
-        print(f"{folder.name}: {value:.3f}, recorded {record['test_llh']:.3f}: {value - record['test_llh']:+.3f} nats")
+        print(f"{name}: {value:.3f}, recorded {record['test_llh']:.3f}: {value - record['test_llh']:+.3f} nats")
 
 
 def work(settings, sessions, measure):
     """Writes README.md and results/comparison.png."""
     from plots.comparison import bounds_against_time, comparison
 
+    folder = run_folder.RESULTS
     if measure:
         measure_again(sessions)
     results = finished()
@@ -245,14 +245,14 @@ def work(settings, sessions, measure):
     ours = {cell: result.llh["test_llh"] for cell, result in _cells(results, "fast").items()}
     sources = {"this project": ours, "reference": REFERENCE, "paper": PAPER}
     sources = {name: with_vae_at_one(values) for name, values in sources.items()}
-    comparison(SECTIONS, KS, sources, RESULTS / "comparison.png")
+    comparison(SECTIONS, KS, sources, folder / "comparison.png")
     if runs := recipe_runs():
-        with whole_file(RECIPE / "comparisons.md") as temporary:
+        with whole_file(folder / "recipe" / "comparisons.md") as temporary:
             temporary.write_text(recipe_table(runs) + "\n" + variations_table(results))
         curves = {k: {} for k in sorted({result.config.n_samples for _, result in runs})}
-        for path in sorted(RECIPE.glob("*/metrics.csv")):
+        for path in sorted(folder.glob("recipe/*/metrics.csv")):
             curves[load_config(path.parent).n_samples][path.parent.name] = path
-        bounds_against_time(curves, RECIPE / "comparisons.png")
+        bounds_against_time(curves, folder / "recipe" / "comparisons.png")
     print(f"{README.name} and results/comparison.png are rebuilt from {len(results)} runs")
 
 

@@ -7,7 +7,7 @@ from experiment import run_folder
 from experiment.errors import UsageError
 from experiment.presets import PRESETS, settings_beside
 from experiment.run_folder import load_config
-from experiment.settings import CALL, EVALUATION, GROUPS, Config, choices_of, flag_fields
+from experiment.settings import CALL, EVALUATION, GROUPS, Config, check_value, choices_of, flag_fields
 from models.catalogue import OBJECTIVES
 
 
@@ -84,11 +84,17 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     if (resume or eval_only) and "start_from" in given:
         raise UsageError("--start_from: for a new run only, without --resume and --eval_only")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    config = _beside_preset(given, defaults or {})
+    for field in flag_fields():
+        if field.name in given:  # a value that is never allowed is said to be so before what it would go with
+            check_value(field.name, field.metadata, given[field.name])
+    if resume or eval_only:
+        config = _saved(given.get("run_dir") or _beside_preset(given, defaults or {}).run_dir, given)
+    else:
+        config = _beside_preset(given, defaults or {})
     for name in fixed:
         if (value := getattr(config, name)) != (needed := getattr(config_from(defaults).resolved(), name)):
             raise UsageError(f"--{name}: {as_words(value)} is not allowed; here it is {as_words(needed)}")
-    return _saved(config, given) if resume or eval_only else config, resume, eval_only
+    return config, resume, eval_only
 
 
 def _beside_preset(given, defaults):
@@ -98,16 +104,18 @@ def _beside_preset(given, defaults):
     return dataclasses.replace(config, run_dir=config.run_dir or str(default_path(config)))
 
 
-def _saved(config, given):
-    """The settings saved in the folder of `config`, with the flags of this call. Raises UsageError where a flag or a
-    preset that was given contradicts them.
+def _saved(folder, given):
+    """The settings saved in `folder`, with the flags of this call. Raises UsageError where a flag or a preset that was
+    given contradicts them.
     """
-    held = load_config(config.run_dir)
-    asked = {*given, *(PRESETS[config.preset] if "preset" in given else ())}
-    for name, value in config.experiment().items():
-        names = value if name == "hyperparameters" else {name: None}
-        if value != (there := held.experiment()[name]) and asked & {*names, name}:
-            raise UsageError(f"--{name}: {as_words(value)}, but {config.run_dir} holds {as_words(there)}")
+    held = load_config(folder)
+    there = held.experiment() | held.hyperparameters
+    asked = settings_beside(given["preset"], given) if "preset" in given else dict(given)
+    if "first_samples" in asked:
+        asked["first_samples"] = min(asked["first_samples"], held.n_samples)  # as it is saved
+    for name, value in asked.items():
+        if name not in EVALUATION | CALL and value != there.get(name):
+            raise UsageError(f"--{name}: {as_words(value)}, but {folder} holds {as_words(there.get(name))}")
     call = {name: value for name, value in given.items() if name in EVALUATION | CALL and name != "preset"}
     return dataclasses.replace(held, **call).resolved()
 

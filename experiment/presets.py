@@ -18,7 +18,15 @@ PRESETS = {
         ema=0.999,
     ),
     # The README's first run: about three minutes on two CPU cores, evaluation included.
-    "quick": dict(epochs=20, batch_size=100, learning_rate=2e-3, schedule="cosine", ema=0.99, eval_images=1000),
+    "quick": dict(
+        epochs=20,
+        optimizer="adam",
+        batch_size=100,
+        learning_rate=2e-3,
+        schedule="cosine",
+        ema=0.99,
+        eval_images=1000,
+    ),
 }
 IN_EPOCHS = ("lr_warmup", "beta_warmup")  # settings counted in epochs: they keep their share of the run
 SETS_RATE = ("optimizer", "schedule")  # settings that a preset's learning rate is meant for

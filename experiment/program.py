@@ -40,8 +40,8 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
 def survey(work, description, argv=None, **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions).
 
-    settings: the flags given, a Config. sessions: by name, (folder, a function that makes its Session) of
-    every run in results/ with weights and a measured test log likelihood.
+    settings: the flags given, a Config. sessions: by name, (its name, which is its folder's path below results/,
+    a function that makes its Session) of every run in results/ with weights and a measured test log likelihood.
     flags: of the program's own, as in parse_call_flags.
     """
     try:
@@ -53,8 +53,9 @@ def survey(work, description, argv=None, **flags):
         call = {name: getattr(settings, name) for name in (CALL | EVALUATION) - {"preset"}} | {"run_dir": str(folder)}
         return Session(dataclasses.replace(load_config(folder), **call).resolved(), Run(folder), eval_only=True)
 
-    folders = sorted(path.parent for path in run_folder.RESULTS.glob("*/*/test_llh.json"))
-    sessions = [(folder, functools.partial(open_session, folder)) for folder in folders if Run.has_weights(folder)]
+    results = run_folder.RESULTS
+    folders = sorted(path.parent for path in results.rglob("test_llh.json") if Run.has_weights(path.parent))
+    sessions = [(str(path.relative_to(results)), functools.partial(open_session, path)) for path in folders]
     return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)
 
 

@@ -186,9 +186,9 @@ class Config:
             raise UsageError("--start_from: only with --grow_samples, whose first epochs other runs can share")
         for name, parameter in entry.hyperparameters.items():
             if other := parameter.rules.get("divides"):
-                for number in {getattr(self, other), self.samples_at(0)}:
+                for flag, number in ((other, getattr(self, other)), ("first_samples", self.samples_at(0))):
                     if number % (value := self.hyperparameters[name]):
-                        raise UsageError(f"--{name}: {value} is not allowed; it must divide --{other}, {number}")
+                        raise UsageError(f"--{name}: {value} is not allowed; it must divide --{flag}, {number}")
 
     @property
     def n_epochs(self):

@@ -67,8 +67,8 @@ def work(settings, sessions):
     import numpy as np
 
     from evaluation import ACTIVE, make_activity
+    from experiment import run_folder
     from experiment.errors import UsageError
-    from experiment.run_folder import RESULTS
     from plots.tasks import activity_histograms, units_while_training
     from utils import ProgressBar, write_csv
 
@@ -76,28 +76,29 @@ def work(settings, sessions):
         raise UsageError("no trained model in results/; python main.py --preset quick makes one")
     rows, activities, configs, runs = [], {}, {}, {}
     bar = ProgressBar(len(sessions), "model", "active units")
-    for number, (folder, open_session) in enumerate(sessions, 1):
+    for number, (name, open_session) in enumerate(sessions, 1):
         session = open_session()
         session.load_weights()
         config = session.config
-        units = activities[folder.name] = make_activity(session.model)(*session.test_data())
-        configs[folder.name], runs[folder.name] = config, session.run
+        units = activities[name] = make_activity(session.model)(*session.test_data())
+        configs[name], runs[name] = config, session.run
         active = "+".join(str(int(np.sum(layer > ACTIVE))) for layer in units)
         whole, reduced = without_inactive_units(session, units, settings.eval_images or IMAGES)
         rows.append({
-            "run": folder.name, "active": active, "units": "+".join(map(str, config.n_latent)),
+            "run": name, "active": active, "units": "+".join(map(str, config.n_latent)),
             "paper": of_paper(config),
             "log_px": whole, "log_px_active_alone": reduced,
         })  # fmt: skip
         bar.update(number, sum(map(int, active.split("+"))))
-        print(f"{folder.name}: {active} active of {rows[-1]['units']}; without the others {reduced - whole:+.3f} nats")
-    write_csv(RESULTS / FOLDER / "active_units.csv", rows)
+        print(f"{name}: {active} active of {rows[-1]['units']}; without the others {reduced - whole:+.3f} nats")
+    folder = run_folder.RESULTS / FOLDER
+    write_csv(folder / "active_units.csv", rows)
     groups = drawn(configs)
     shown = {name: activities[name] for names in groups.values() for name in names}
-    activity_histograms(shown, RESULTS / FOLDER / "activity.png")
+    activity_histograms(shown, folder / "activity.png")
     curves = {title: {name: runs[name] for name in names} for title, names in groups.items()}
-    units_while_training(curves, RESULTS / FOLDER / "while_training.png")
-    print(f"active_units.csv, activity.png and while_training.png are in {RESULTS / FOLDER}")
+    units_while_training(curves, folder / "while_training.png")
+    print(f"active_units.csv, activity.png and while_training.png are in {folder}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from experiment import run_folder, session
 from experiment.startup import start_tensorflow
 
 start_tensorflow(gpu=-1)
@@ -23,6 +24,14 @@ def digits(mnist):
         test_images=mnist.test_images[:200],
         test_labels=mnist.test_labels[:200],
     )
+
+
+@pytest.fixture
+def few_digits(digits, monkeypatch, tmp_path):
+    """Programs in this process find 400 training images, and results/ in a temporary folder."""
+    monkeypatch.setattr(session, "load", lambda *_: digits)
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,13 +13,14 @@ import time
 
 import numpy as np
 import pytest
-from config import ROOT, Config, parse_flags
 
-import data
+import data.mnist
+import data.mnist_sources
 import main
 from experiment import command_line
-from experiment.run_folder import Run
-from tests.test_training import without_seconds
+from experiment.flags import parse_flags
+from experiment.run_folder import ROOT, Run, load_config
+from utils import read_csv
 
 TINY = "--n_samples 2 --n_hidden 12 --n_latent 3 --batch_size 100 --eval_samples 20 --eval_images 50 --gpu -1".split()
 # main.py with a checkpoint after every call into the graph, and calls of a few steps: many places to be killed at.
@@ -56,80 +58,15 @@ def copied(finished, tmp_path):
     return pathlib.Path(shutil.copytree(finished, tmp_path / "copied"))
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        ("--objective elbo", "--objective: elbo is not allowed; one of iwae_elbo, vae_elbo, vae_elbo_kl, iwae_eq14"),
-        ("--n_samples 0", "--n_samples: 0 is not allowed; at least 1"),
-        ("--n_samples five", "argument --n_samples: invalid int value: 'five'"),
-        ("--batch_size 70000", "--batch_size: 70000 is not allowed; there are 60000 images"),
-        ("--epochs 0", "--epochs: 0 is not allowed; a number of passes, or -1"),
-        ("--epochs -2", "--epochs: -2 is not allowed; at least -1"),
-        ("--stochastic_layers 3", "--stochastic_layers: 3 is not allowed; one of 1, 2"),
-        ("--stochastic_layers 2 --n_latent 10", "--n_latent: one number per stochastic layer, 2 in all"),
-        ("--n_hidden 200 0 --stochastic_layers 2", "--n_hidden: 0 is not allowed; at least 1"),
-        ("--epochs 1 --learning_rate nan", "--learning_rate: nan is not allowed; more than 0"),
-        ("--learning_rate 0.1", "--learning_rate: only with --epochs N"),
-        ("--schedule cosine", "--schedule: cosine does not go with --epochs -1"),
-        ("--objective vae_elbo --backward_samples 2", "--backward_samples: only with iwae_elbo or iwae_eq14"),
-        ("--backward_samples 9", "--backward_samples: 9 is not allowed; at most --n_samples"),
-        ("--ema 1", "--ema: 1.0 is not allowed; less than 1"),
-        ("--beta_warmup inf", "--beta_warmup: inf is not allowed; at least 0"),
-        ("--dataset cifar10", "--dataset: cifar10 is not allowed; one of mnist"),
-        ("--preset slow", "--preset: slow is not allowed; one of fast, quick"),
-        ("--gpu x", "argument --gpu: invalid int value: 'x'"),
-        ("--gpu -2", "--gpu: -2 is not allowed; at least -1"),
-        ("--eval_images 10001", "--eval_images: 10001 is not allowed; there are 10000 images"),
-        ("--held_out 500 --eval_images 501", "--eval_images: 501 is not allowed; there are 500 images"),
-        ("--held_out 60000", "--held_out: 60000 leaves no images of mnist to train on"),
-        ("--optimizer muon", "--optimizer: muon is not allowed; one of adam, soap"),
-        ("--start_from {tmp} --epochs 3", "--start_from: only with --grow_samples"),
-        ("--start_from {tmp}/none --preset fast --run_dir {tmp}/new", "--start_from: no run in"),
-        ("--start_from {tmp} --resume", "--start_from: for a new run only"),
-        ("--lr_warmup 1 --epochs 3", "--lr_warmup: only with --schedule cosine"),
-        ("--lr_warmup 3 --epochs 3 --schedule cosine", "--lr_warmup: 3.0 is not allowed; less than the 3 passes"),
-        ("--grow_samples 1", "--grow_samples: 1.0 is not allowed; less than 1"),
-        ("--nonsense", "unrecognized arguments: --nonsense"),
-        ("--n_sample 5", "unrecognized arguments: --n_sample 5"),
-        ("--resume --eval_only", "--eval_only: not together with --resume"),
-        ("--resume --run_dir {tmp}/none", "--run_dir: no run in {tmp}/none"),
-        ("--eval_only --run_dir {tmp}/none", "--run_dir: no run in {tmp}/none"),
-        ("--run_dir {tmp}/file/below", "--run_dir: {tmp}/file/below cannot be written (Not a directory)"),
-    ],
-)
-def test_wrong_flags_are_one_line_and_code_2_before_tensorflow_starts(flags, said, tmp_path):
-    (tmp_path / "file").write_text("")
-    # a module in TensorFlow's place, which fails when it is imported
-    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
-    folders = {*(ROOT / "results").iterdir(), *tmp_path.iterdir()}
-    process = subprocess.run(
-        [sys.executable, "main.py", *flags.format(tmp=tmp_path).split()], cwd=ROOT, text=True, capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
-    assert process.returncode == 2, process.stderr
-    assert process.stderr.startswith("main.py: error: ") and process.stderr.count("\n") == 1
-    assert said.format(tmp=tmp_path) in process.stderr
-    assert process.stdout == ""
-    # no folder is left of a run that never was
-    assert {*(ROOT / "results").iterdir(), *tmp_path.iterdir()} == folders
-
-
-def test_help_names_every_flag():
-    process = subprocess.run([sys.executable, "main.py", "--help"], cwd=ROOT, text=True, capture_output=True)
-    assert process.returncode == 0 and process.stderr == ""
-    for name in [*Config.__dataclass_fields__, "resume", "eval_only"]:
-        assert f"--{name} " in process.stdout or f"--{name}\n" in process.stdout
-
-
 def test_a_finished_run_has_its_files_and_last_line(copied, capfd):
     names = "config.json metrics.csv training.json model.weights.h5 test_llh.json checkpoints tensorboard figures"
     assert all((copied / name).exists() for name in names.split())
-    figures = "learning_curves.png posterior_pca.png prior.png prior.gif passes/prior_0000.png passes/prior_0002.png"
+    figures = "learning_curves.png posterior_pca.png prior.png prior.gif epochs/prior_0000.png epochs/prior_0002.png"
     assert all((copied / "figures" / name).stat().st_size > 5000 for name in figures.split())
     assert not list(copied.rglob(".writing-*"))
     llh = json.loads((copied / "test_llh.json").read_text())
     assert {"test_llh", "standard_error", "mc_error", "n_samples", "n_images", "seconds"} <= set(llh)
-    assert json.loads((copied / "training.json").read_text())["passes"] == 2
+    assert json.loads((copied / "training.json").read_text())["epochs"] == 2
     saved = json.loads((copied / "config.json").read_text())
     assert saved["experiment"]["n_hidden"] == [12] and saved["versions"]["tensorflow"]
 
@@ -175,7 +112,7 @@ def test_two_runs_cannot_write_into_one_folder(copied, capfd):
 
 
 @pytest.mark.parametrize(
-    ("objective", "said"), [("vae_elbo", "has no checkpoint after its 2 such passes"), ("dreg", "not dreg")]
+    ("objective", "said"), [("vae_elbo", "has no checkpoint after its 2 such epochs"), ("dreg", "not dreg")]
 )
 def test_starting_from_a_run_with_no_such_beginning(objective, said, tmp_path, capfd):
     flags = "--epochs 4 --grow_samples 0.5 --objective".split()
@@ -225,7 +162,7 @@ def test_config_of_another_version_is_refused(copied, capfd):
 
 
 def test_corrupt_cache_is_one_line(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(data, "CACHE", tmp_path)
+    monkeypatch.setattr(data.mnist, "CACHE", tmp_path)
     (tmp_path / "mnist.npz").write_bytes(b"PK\3\4 but no archive")
     assert in_process(*TINY, "--epochs", 1, "--run_dir", tmp_path / "run") == 2
     error = capfd.readouterr().err
@@ -233,7 +170,7 @@ def test_corrupt_cache_is_one_line(tmp_path, monkeypatch, capfd):
 
 
 def test_idx_file_cut_short_is_one_line(tmp_path, capfd):
-    for name in data.sources.IDX_NAMES.values():
+    for name in data.mnist_sources.IDX_NAMES.values():
         (tmp_path / name).write_bytes(b"\0\0\x08\x01\0\0\0\x05abc")
     assert in_process(*TINY, "--epochs", 1, "--run_dir", tmp_path / "run", "--data_dir", tmp_path) == 2
     error = capfd.readouterr().err
@@ -248,19 +185,68 @@ def test_gpu_that_is_not_there_is_said_and_the_cpu_used(copied, capfd):
     assert err == ""  # none of TensorFlow's start-up noise
 
 
-def test_flags_build_presets_names_and_sessions(tmp_path):
-    config, resume, eval_only = parse_flags(["--preset", "quick", "--n_samples", "50", "--epochs", "3"])
-    assert (config.n_samples, config.epochs, config.batch_size, config.eval_images) == (50, 3, 100, 1000)
-    assert pathlib.Path(config.run_dir).name == "1L_iwae_elbo_k50_quick_epochs3"
-    assert not resume and not eval_only
-    names = [
-        pathlib.Path(parse_flags(flags.split())[0].run_dir).name
-        for flags in ("", "--seed 1", "--n_latent 50", "--stochastic_layers 2", "--stochastic_layers 2 --n_latent 10 5")
-    ]
-    assert len(set(names)) == 5 and names[0] == "1L_iwae_elbo_k5"
-    reference = Config().resolved()  # the reference implementation's defaults
-    assert (reference.n_samples, reference.objective, reference.stochastic_layers) == (5, "iwae_elbo", 1)
-    assert (reference.batch_size, reference.epochs, reference.learning_rate) == (20, -1, 1e-4)
+def go_on_line(error):
+    """The words of the command that a stopped program names."""
+    (line,) = [line for line in error.splitlines() if line.startswith("go on with: python ")]
+    return shlex.split(line)[4:]
+
+
+def stopped(*flags):
+    """Opens a run, and is stopped before it does anything."""
+
+    def work(session):
+        raise KeyboardInterrupt
+
+    return command_line(work, main.DESCRIPTION, [str(flag) for flag in flags])
+
+
+def test_a_folder_with_spaces_and_brackets_in_its_name(few_digits, monkeypatch, capfd):
+    """It is trained in, named so that a shell takes it as it is, gone on with, and measured."""
+    monkeypatch.setattr(sys, "argv", ["my programs/main.py"])
+    folder = few_digits / "a run [1] of 'mine'"
+    assert in_process(*TINY, "--jit", "off", "--epochs", 1, "--run_dir", folder) == 0
+    capfd.readouterr()
+    for mode in ("--eval_only", "--resume"):
+        if mode == "--resume":
+            (folder / "model.weights.h5").unlink()
+        assert stopped(mode, "--run_dir", folder) == 130
+        words = go_on_line(capfd.readouterr().err)
+        assert words == ["my programs/main.py", mode, "--run_dir", str(folder)]
+        assert in_process(*words[1:]) == 0
+        assert "test log likelihood (k=20)" in capfd.readouterr().out.splitlines()[-1]  # as it was measured at first
+
+
+def test_hyperparameters_are_saved_named_and_resumed_with(few_digits, capfd):
+    flags = (*TINY, "--jit", "off", "--objective", "piwae", "--epochs", 1, "--n_samples", 4)
+    assert in_process(*flags, "--groups", 2) == 0
+    (folder,) = few_digits.glob("paper/*")
+    assert folder.name.startswith("piwae-1l-k4") and "-groups-2" in folder.name
+    assert json.loads((folder / "config.json").read_text())["experiment"]["hyperparameters"] == {"groups": 2}
+    expected = weights_in(folder)
+    (folder / "model.weights.h5").unlink()
+    for path in (folder / "checkpoints").glob("ckpt-4.*"):  # the last one: it goes on from the first weights
+        path.unlink()
+    assert newest_checkpoint(folder) == 0
+    assert in_process("--resume", "--run_dir", folder) == 0
+    for a, b in zip(weights_in(folder), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert in_process("--resume", "--run_dir", folder, "--groups", 4) == 2
+    assert "--groups: 4, but" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--eval_only"])
+def test_a_run_of_a_preset_that_meant_something_else_is_gone_on_with_as_it_was(mode, copied, capfd):
+    saved = json.loads((copied / "config.json").read_text())
+    assert saved["preset"] == "paper" and saved["experiment"]["epochs"] == 2
+    (copied / "config.json").write_text(json.dumps(saved | {"preset": "fast"}))
+    before = weights_in(copied)
+    assert load_config(copied).preset == "fast" and load_config(copied).optimizer == "adam"
+    assert in_process(mode, "--run_dir", copied) == 0
+    assert "50 images, 20 samples each" in capfd.readouterr().out  # the evaluation's settings, too
+    for a, b in zip(weights_in(copied), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert in_process(mode, "--run_dir", copied, "--preset", "fast") == 2
+    assert "--epochs: 328, but" in capfd.readouterr().err
 
 
 def test_killed_at_any_moment_and_resumed_ends_the_same(tmp_path):
@@ -286,8 +272,8 @@ def test_killed_at_any_moment_and_resumed_ends_the_same(tmp_path):
     assert process.returncode == 0, err
     expected, _ = quiet.communicate(timeout=200)
     assert out.splitlines()[-1] == expected.splitlines()[-1]
-    killed, quiet = (without_seconds((tmp_path / name / "metrics.csv").read_text()) for name in ("killed", "quiet"))
-    assert killed == quiet
+    killed, quiet = (read_csv(tmp_path / name / "metrics.csv") for name in ("killed", "quiet"))
+    assert [row | {"seconds": 0} for row in killed] == [row | {"seconds": 0} for row in quiet]
     for a, b in zip(weights_in(tmp_path / "killed"), weights_in(tmp_path / "quiet"), strict=True):
         np.testing.assert_array_equal(a, b)
 

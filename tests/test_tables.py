@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from config import PRESETS, Config
 
 import tables
 from experiment import survey
-from tests.test_tasks import few_digits, run  # noqa: F401  few_digits is a fixture
+from experiment.presets import PRESETS
+from experiment.settings import Config
+from tests.test_tasks import run
 
 FAST = dict(preset="fast", **PRESETS["fast"])
 
@@ -15,28 +16,28 @@ FAST = dict(preset="fast", **PRESETS["fast"])
 def result(value, folder="run", **settings):
     llh = {"test_llh": value, "standard_error": 0.25, "n_samples": 5000, "n_images": 10000, "active_units": [19]}
     config = Config(**(settings if "preset" in settings else {**FAST, **settings})).resolved()
-    return tables.Result(folder, config, llh, {"passes": config.passes, "seconds": 5400})
+    return tables.Result(folder, config, llh, {"epochs": config.n_epochs, "seconds": 5400})
 
 
 def test_a_row_says_what_its_run_measured_and_took():
-    text = tables.tables([result(-86.30, "1L_iwae_elbo_k1_fast", n_samples=1)])
-    (row,) = [line for line in text.splitlines() if "1L_iwae_elbo_k1_fast" in line]
+    text = tables.tables([result(-86.30, "fast/iwae-1l-k1", n_samples=1)])
+    (row,) = [line for line in text.splitlines() if "fast/iwae-1l-k1" in line]
     assert row == (
         "| 1 | **-86.30** ± 0.25 | -86.35 | -86.76 | +0.05 | 19 | 328 | 1.5"
-        " | [1L_iwae_elbo_k1_fast](results/1L_iwae_elbo_k1_fast) |"
+        " | [fast/iwae-1l-k1](results/fast/iwae-1l-k1) |"
     )
     assert "1 of the reference's 16 values are met or beaten; 1 are measured." in text
 
 
 def test_a_cell_of_a_changed_preset_stands_beside_that_of_the_preset():
-    changed = [result(-86.20, f"changed_k{k}", n_samples=k, **{**FAST, "learning_rate": 1e-3}) for k in (1, 5)]
+    changed = [result(-86.20, f"fast/changed_k{k}", n_samples=k, **{**FAST, "learning_rate": 1e-3}) for k in (1, 5)]
     text = tables.variations_table(
-        [*changed, result(-86.40, "preset", n_samples=1), result(-80.0, "size", n_latent=(9,))]
+        [*changed, result(-86.40, "fast/preset", n_samples=1), result(-80.0, "fast/size", n_latent=(9,))]
     )
     rows = [line for line in text.splitlines() if "](" in line]
     assert rows == [
-        "| [changed_k1](../changed_k1) | -86.20 | 19 | -86.40 | 19 |",
-        "| [changed_k5](../changed_k5) | -86.20 | 19 | not measured yet | |",
+        "| [fast/changed_k1](../fast/changed_k1) | -86.20 | 19 | -86.40 | 19 |",
+        "| [fast/changed_k5](../fast/changed_k5) | -86.20 | 19 | not measured yet | |",
     ]
 
 
@@ -46,14 +47,14 @@ def test_what_is_no_cell_of_the_tables_is_in_none():
         result(-80.0, "another_seed", seed=1),
         result(-80.0, "another_recipe", preset="quick", **PRESETS["quick"]),
         result(-80.0, "a_changed_recipe", first_samples=5),
-        result(-80.0, "a_shorter_schedule", preset=None, epochs=20, learning_rate=1e-3),
+        result(-80.0, "a_shorter_schedule", preset="paper", epochs=20, learning_rate=1e-3),
     ]
     text = tables.tables(others)
     assert not any(r.folder in text for r in others) and "0 of the reference's 16 values" in text
 
 
 def test_the_paper_s_schedule_and_seeds_have_their_own_place():
-    paper = dict(preset=None, n_samples=1)
+    paper = dict(preset="paper", n_samples=1)
     seeds = [result(-86.0 - 0.1 * seed, f"seed{seed}", n_samples=1, seed=seed) for seed in (0, 1, 2)]
     text = tables.tables([result(-86.40, "faithful", **paper), *seeds])
     fast, _, own_schedule = text.partition("The paper's own schedule")
@@ -71,18 +72,17 @@ def test_vae_with_one_sample_is_the_iwae_s_cell():
     assert all(shown["vae_elbo", n, 1, "no"] == tables.REFERENCE["iwae_elbo", n, 1, "no"] for n in (1, 2))
 
 
-def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digits, monkeypatch, capfd):  # noqa: F811
+def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digits, monkeypatch, capfd):
     readme = few_digits / "README.md"
     readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
-    for name, path in (("RESULTS", few_digits), ("README", readme), ("RECIPE", few_digits / "recipe")):
-        monkeypatch.setattr(tables, name, path)
+    monkeypatch.setattr(tables, "README", readme)
     assert run("task04") == 0
-    (folder,) = few_digits.glob("*/")
+    (folder,) = few_digits.glob("quick/*/")
     recorded = json.loads((folder / "test_llh.json").read_text())["test_llh"]
     capfd.readouterr()
     assert survey(tables.work, tables.__doc__, ["--measure", "--gpu", "-1"], measure="measure again") == 0
     out, err = capfd.readouterr()
-    assert f"{folder.name}: {recorded:.3f}, recorded {recorded:.3f}: +0.000 nats" in out and err == ""
+    assert f"quick/{folder.name}: {recorded:.3f}, recorded {recorded:.3f}: +0.000 nats" in out and err == ""
     text = readme.read_text()
     assert (
         text.startswith(f"before\n{tables.BEGIN}\n") and text.endswith(f"{tables.END}\nafter\n") and "old" not in text

@@ -1,34 +1,26 @@
 """Every task from its command line to its pictures, on small models and few digits; and what it computes."""
 
-import csv
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 
-import config as settings
 import numpy as np
 import pytest
 import tensorflow as tf
-from config import PRESETS, ROOT, Config
 
-import experiment
-from experiment import build_model, command_line, survey
-from experiment.run_folder import Run
+from experiment import command_line, survey
+from experiment.presets import settings_beside
+from experiment.run_folder import ROOT, Run
+from experiment.session import build_model
+from experiment.settings import Config
 from training.gradients import make_gradient_noise
 from training.steps import make_gradients
+from utils import read_csv
 
 TASKS = [f"task0{i}" for i in range(1, 7)]
 TINY = "--n_samples 2 --batch_size 50 --epochs 2 --preset quick --eval_samples 20 --eval_images 50 --gpu -1".split()
-
-
-@pytest.fixture
-def few_digits(digits, monkeypatch, tmp_path):
-    """Programs in this process find 400 training images, and results/ in a temporary folder."""
-    monkeypatch.setattr(experiment, "load", lambda *_: digits)
-    for module in (settings, experiment):
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
-    return tmp_path
 
 
 def run(name, *flags, **constants):
@@ -42,12 +34,7 @@ def run(name, *flags, **constants):
 
 
 def pictures(folder):
-    return {path.name for path in folder.rglob("*.png") if path.stat().st_size > 5000 and "passes" not in path.parts}
-
-
-def table(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+    return {path.name for path in folder.rglob("*.png") if path.stat().st_size > 5000 and "epochs" not in path.parts}
 
 
 @pytest.fixture
@@ -62,11 +49,11 @@ def constants(monkeypatch):
 
 def test_task01(few_digits, constants, capfd):
     assert run("task01", chosen=lambda labels: np.arange(3), SAMPLES=2000, SHOWN=20) == 0, capfd.readouterr().err
-    (folder,) = few_digits.iterdir()
+    (folder,) = few_digits.glob("quick/*")
     assert {"manifold.png", *(f"{i}.png" for i in range(3))} <= pictures(folder / "figures")
-    rows = table(folder / "posteriors.csv")
+    rows = read_csv(folder / "posteriors.csv")
     assert [(int(row["test_image"]), int(row["digit"])) for row in rows] == [(0, 7), (1, 2), (2, 1)]
-    # After two passes q misses many a posterior, and then samples estimate too low; they never estimate much too high.
+    # After two epochs q misses many a posterior, and then samples estimate too low; they never estimate much too high.
     above = np.array([float(row["log_px_grid"]) - float(row["log_px_k2000"]) for row in rows])
     assert np.abs(above).min() < 0.5 and above.min() > -1.5
     assert all(float(row["kl_q_p"]) > 0 and 1 <= float(row["effective_samples"]) <= 2000 for row in rows)
@@ -82,10 +69,10 @@ def test_task01(few_digits, constants, capfd):
 
 def test_task02(few_digits, constants, capfd):
     assert run("task02", SAMPLES=(1, 128), DRAWS=20, STAGES=(0, 1)) == 0, capfd.readouterr().err
-    dreg = few_digits / "1L_dreg_k2_quick_batch_size50_epochs2"
+    dreg = few_digits / "quick" / "dreg-1l-k2-batch-size-50-epochs-2"
     assert {"dreg_learning_curves.png", "gradient_noise.png"} <= pictures(dreg)
-    rows = table(dreg / "gradient_noise.csv")
-    assert len(rows) == 3 * 2 * 3 and {row["passes"] for row in rows} == {"0", "1", "2"}
+    rows = read_csv(dreg / "gradient_noise.csv")
+    assert len(rows) == 3 * 2 * 3 and {row["epochs"] for row in rows} == {"0", "1", "2"}
 
 
 def test_task06_needs_a_trained_model(few_digits, capfd):
@@ -102,15 +89,21 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, ca
         "task05": {"prior.png", "learning_curves.png", "posterior_pca.png"},
     }
     for name, figures in expected.items():
-        before = set(few_digits.iterdir())
+        before = set(few_digits.glob("quick/*"))
         assert run(name) == 0, capfd.readouterr().err
-        (folder,) = set(few_digits.iterdir()) - before
+        (folder,) = set(few_digits.glob("quick/*")) - before
         assert figures <= pictures(folder)
     assert run("task05") == 0  # again, from its weights
-    assert len(list(few_digits.iterdir())) == 3
+    assert len(list(few_digits.glob("quick/*"))) == 3
+    shutil.copytree(folder, few_digits / "fast" / folder.name)  # one name, two presets
+    shutil.copytree(folder, few_digits / "mine")
     assert run("task06", "--eval_samples", 20, "--eval_images", 50, "--gpu", -1) == 0, capfd.readouterr().err
-    rows = table(few_digits / "task06" / "active_units.csv")
-    assert [row["units"] for row in rows] == ["100", "100", "4+2"]
+    rows = read_csv(few_digits / "task06" / "active_units.csv")
+    assert [row["units"] for row in rows] == ["100", "100", "100", "100", "4+2"]
+    assert [row["run"] for row in rows] == [
+        f"fast/{folder.name}", "mine", "quick/ciwae-learned-prior-1l-k2-batch-size-50-epochs-2",
+        f"quick/{folder.name}", "quick/iwae-2l-k2-n-latent-4-2-batch-size-50-epochs-2",
+    ]  # fmt: skip
     assert all(float(row["log_px"]) - float(row["log_px_active_alone"]) < 5 for row in rows)
     assert pictures(few_digits / "task06") == {"activity.png", "while_training.png"}
 
@@ -119,7 +112,7 @@ def test_pictures_of_active_units_leave_out_variations_of_the_tables_runs():
     from tasks.task06 import drawn
 
     def preset(**changes):
-        return Config(preset="fast", **(PRESETS["fast"] | changes)).resolved()
+        return Config(preset="fast", **settings_beside("fast", changes)).resolved()
 
     small, variation = preset(n_latent=(2,)), preset(n_samples=1, learning_rate=0.5)
     ks = {"b": preset(n_samples=50), "a": preset(n_samples=5)}

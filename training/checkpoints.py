@@ -1,6 +1,11 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped."""
 
+import atexit
+import functools
+import pathlib
+import shutil
 import sys
+import tempfile
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +32,7 @@ class Checkpoints:
             model=model, optimizer=optimizer, seconds=self.seconds, settings=self.settings
         )
         self.folder = folder
-        self.manager = tf.train.CheckpointManager(self.checkpoint, str(folder), max_to_keep=2)
+        self.manager = tf.train.CheckpointManager(self.checkpoint, str(_plain(folder)), max_to_keep=2)
 
     @property
     def step(self):
@@ -76,6 +81,8 @@ class Checkpoints:
 
     def _try(self, path, expected):
         """Restores `path`, of a run with the settings `expected`, or returns why not."""
+        path = pathlib.Path(path)
+        path = str(_plain(path.parent) / path.name)
         try:
             saved = tf.train.load_checkpoint(path)
             stored = saved.get_tensor("settings/.ATTRIBUTES/VARIABLE_VALUE").decode()
@@ -87,3 +94,14 @@ class Checkpoints:
         except (tf.errors.OpError, ValueError, RuntimeError, AssertionError, IndexError, UnicodeDecodeError) as error:
             return f"it is damaged or foreign ({str(error).splitlines()[0][:160]})"
         return None
+
+
+@functools.cache
+def _plain(folder):
+    """The folder by a name without *, ?, [ and \\: TensorFlow takes names of checkpoints that it reads for patterns."""
+    if not set("*?[\\") & set(str(folder)):
+        return folder
+    links = pathlib.Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, links, ignore_errors=True)
+    (links / "checkpoints").symlink_to(folder.resolve())
+    return links / "checkpoints"

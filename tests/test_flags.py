@@ -1,0 +1,279 @@
+"""Flags, presets and names: what a command line adds up to, before TensorFlow is there."""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiment.errors import UsageError
+from experiment.flags import hyperparameters, parse_flags
+from experiment.presets import PRESETS, settings_beside
+from experiment.run_folder import RESULTS, ROOT, Run, load_config
+from experiment.settings import Config, flag_fields
+
+TASKS = [f"task0{i}" for i in range(1, 6)]
+# Command lines, one after another, through main.py's command line: [exit code, stdout, stderr] of each.
+ONE_AFTER_ANOTHER = """
+import contextlib, io, json, sys
+import main
+sys.argv[0] = "main.py"
+for flags in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            code = main.command_line(main.work, main.DESCRIPTION, flags)
+        except SystemExit as stop:
+            code = stop.code
+    print(json.dumps([code, out.getvalue(), err.getvalue()]))
+"""
+WRONG = [
+    ("--objective elbo", "--objective: elbo is not allowed; one of iwae_elbo, vae_elbo, vae_elbo_kl, iwae_eq14"),
+    ("--n_samples 0", "--n_samples: 0 is not allowed; at least 1"),
+    ("--n_samples five", "argument --n_samples: invalid int value: 'five'"),
+    ("--batch_size 70000", "--batch_size: 70000 is not allowed; there are 60000 images"),
+    ("--epochs 0", "--epochs: 0 is not allowed; a number of epochs, or -1"),
+    ("--epochs -2", "--epochs: -2 is not allowed; at least -1"),
+    ("--stochastic_layers 3", "--stochastic_layers: 3 is not allowed; one of 1, 2"),
+    ("--stochastic_layers 2 --n_latent 10", "--n_latent: one number per stochastic layer, 2 in all"),
+    ("--n_hidden 200 0 --stochastic_layers 2", "--n_hidden: 0 is not allowed; at least 1"),
+    ("--epochs 1 --learning_rate nan", "--learning_rate: nan is not allowed; more than 0"),
+    ("--learning_rate 0.1", "--learning_rate: only with --epochs N"),
+    ("--schedule cosine", "--schedule: cosine does not go with --epochs -1"),
+    ("--objective vae_elbo --backward_samples 2", "--backward_samples: only with iwae_elbo or iwae_eq14"),
+    ("--backward_samples 9", "--backward_samples: 9 is not allowed; at most --n_samples"),
+    ("--ema 1", "--ema: 1.0 is not allowed; less than 1"),
+    ("--beta_warmup inf", "--beta_warmup: inf is not allowed; at least 0"),
+    ("--beta_warmup 3 --epochs 3", "--beta_warmup: 3.0 is not allowed; less than the 3 epochs"),
+    ("--dataset cifar10", "--dataset: cifar10 is not allowed; one of mnist"),
+    ("--preset slow", "--preset: slow is not allowed; one of paper, fast, quick"),
+    ("--gpu x", "argument --gpu: invalid int value: 'x'"),
+    ("--gpu -2", "--gpu: -2 is not allowed; at least -1"),
+    ("--eval_images 10001", "--eval_images: 10001 is not allowed; there are 10000 images"),
+    ("--held_out 500 --eval_images 501", "--eval_images: 501 is not allowed; there are 500 images"),
+    ("--held_out 60000", "--held_out: 60000 leaves no images of mnist to train on"),
+    ("--optimizer muon", "--optimizer: muon is not allowed; one of adam, soap"),
+    ("--start_from {tmp} --epochs 3", "--start_from: only with --grow_samples"),
+    ("--start_from {tmp}/none --preset fast --run_dir {tmp}/new", "--start_from: no run in"),
+    ("--start_from {tmp} --resume", "--start_from: for a new run only"),
+    ("--lr_warmup 1 --epochs 3", "--lr_warmup: only with --schedule cosine"),
+    ("--lr_warmup 3 --epochs 3 --schedule cosine", "--lr_warmup: 3.0 is not allowed; less than the 3 epochs"),
+    ("--grow_samples 1", "--grow_samples: 1.0 is not allowed; less than 1"),
+    ("--groups 2", "--groups: not with --objective iwae_elbo"),
+    ("--groups 3 --objective piwae --n_samples 4", "--groups: 3 is not allowed; it must divide --n_samples, 4"),
+    ("--groups 2 --objective piwae --n_samples 4 --grow_samples 0.5", "it must divide --first_samples, 1"),
+    ("--groups 0 --objective piwae", "--groups: 0 is not allowed; at least 1"),
+    ("--nonsense", "unrecognized arguments: --nonsense"),
+    ("--n_sample 5", "unrecognized arguments: --n_sample 5"),
+    ("--resume --eval_only", "--eval_only: not together with --resume"),
+    ("--resume --run_dir {tmp}/none", "--run_dir: no run in {tmp}/none"),
+    ("--eval_only --run_dir {tmp}/none", "--run_dir: no run in {tmp}/none"),
+    ("--run_dir {tmp}/file/below", "--run_dir: {tmp}/file/below cannot be written (Not a directory)"),
+]
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """(the temporary folder, {flags of WRONG: (exit code, stdout, stderr)}, folders before and after)."""
+    tmp = tmp_path_factory.mktemp("refused")
+    (tmp / "file").write_text("")
+    # a module in TensorFlow's place, which fails when it is imported
+    (tmp / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
+    before = {*RESULTS.glob("*/*"), *tmp.iterdir()}
+    process = subprocess.run(
+        [sys.executable, "-B", "-c", ONE_AFTER_ANOTHER], cwd=ROOT, text=True, capture_output=True,
+        input=json.dumps([flags.format(tmp=tmp).split() for flags, _ in WRONG]),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp), str(ROOT)])},
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    results = dict(zip([flags for flags, _ in WRONG], map(json.loads, process.stdout.splitlines()), strict=True))
+    return tmp, results, before, {*RESULTS.glob("*/*"), *tmp.iterdir()}
+
+
+@pytest.mark.parametrize(("flags", "said"), WRONG)
+def test_wrong_flags_are_one_line_and_code_2_before_tensorflow_starts(flags, said, refused):
+    tmp, results, before, after = refused
+    code, out, err = results[flags]
+    assert code == 2, err
+    assert err.startswith("main.py: error: ") and err.count("\n") == 1
+    assert said.format(tmp=tmp) in err
+    assert out == ""
+    assert before == after  # no folder is left of a run that never was
+
+
+def test_the_program_exits_with_that_code():
+    process = subprocess.run([sys.executable, "main.py", "--epochs", "0"], cwd=ROOT, text=True, capture_output=True)
+    assert process.returncode == 2 and process.stderr.startswith("main.py: error: --epochs: 0") and not process.stdout
+
+
+def test_help_names_every_flag():
+    process = subprocess.run([sys.executable, "main.py", "--help"], cwd=ROOT, text=True, capture_output=True)
+    assert process.returncode == 0 and process.stderr == ""
+    assert "groups" in hyperparameters()
+    for name in [*(field.name for field in flag_fields()), *hyperparameters(), "resume", "eval_only"]:
+        assert f"--{name} " in process.stdout or f"--{name}\n" in process.stdout
+
+
+def parsed(flags, task=None):
+    module = importlib.import_module(f"tasks.{task}") if task else None
+    return parse_flags(flags.split(), None, *((module.DEFAULTS, module.FIXED) if module else ()))[0]
+
+
+def folder_of(flags, task=None):
+    return str(pathlib.Path(parsed(flags, task).run_dir).relative_to(RESULTS))
+
+
+def test_flags_build_presets_and_sessions():
+    config, resume, eval_only = parse_flags(["--preset", "quick", "--n_samples", "50", "--epochs", "3"])
+    assert (config.n_samples, config.epochs, config.batch_size, config.eval_images) == (50, 3, 100, 1000)
+    assert not resume and not eval_only
+    reference = Config().resolved()  # the reference implementation's defaults
+    assert (reference.n_samples, reference.objective, reference.stochastic_layers) == (5, "iwae_elbo", 1)
+    assert (reference.batch_size, reference.epochs, reference.learning_rate) == (20, -1, 1e-4)
+    assert parsed("").experiment() == reference.experiment()
+
+
+@pytest.mark.parametrize(
+    ("flags", "folder"),
+    [
+        ("", "paper/iwae-1l-k5"),
+        ("--preset paper --seed 1", "paper/iwae-1l-k5-seed1"),
+        ("--n_latent 50", "paper/iwae-1l-k5-n-latent-50"),
+        ("--stochastic_layers 2", "paper/iwae-2l-k5"),
+        ("--stochastic_layers 2 --n_latent 10 5", "paper/iwae-2l-k5-n-latent-10-5"),
+        ("--preset quick --n_samples 50 --epochs 3", "quick/iwae-1l-k50-epochs-3"),
+        ("--preset fast --epochs 3 --objective vae_elbo", "fast/vae-1l-k5-epochs-3"),
+        ("--preset fast --conditional standard_prior", "fast/ciwae-standard-prior-1l-k5"),
+        ("--preset fast --learning_rate 0.002", "fast/iwae-1l-k5-learning-rate-0.002"),
+        ("--objective piwae", "paper/piwae-1l-k5-groups-1"),
+        ("--objective piwae --groups 5 --seed 2", "paper/piwae-1l-k5-groups-5-seed2"),
+        ("--eval_images 10 --threads 2 --gpu 1", "paper/iwae-1l-k5"),
+    ],
+)
+def test_the_default_folder_is_named_after_the_preset_and_what_it_does_not_say(flags, folder):
+    assert folder_of(flags) == folder
+
+
+@pytest.mark.parametrize("task", [None, *TASKS])
+def test_the_paper_s_schedule_is_a_preset_for_every_program(task):
+    config = parsed("--preset paper", task)
+    assert (config.schedule, config.epochs, config.n_epochs, config.optimizer) == ("paper", -1, 3280, "adam")
+    assert (config.batch_size, config.grow_samples, config.ema, config.beta_warmup) == (20, 0, 0, 0)
+    assert folder_of("--preset paper", task).startswith("paper/")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_settings_counted_in_epochs_keep_their_share_of_the_run(task):
+    config = parsed("--epochs 3", task)
+    assert (config.preset, config.epochs, config.optimizer) == ("fast", 3, "soap")
+    share = (config.lr_warmup, config.beta_warmup)
+    assert share == pytest.approx((PRESETS["fast"]["lr_warmup"] * 3 / 328, PRESETS["fast"]["beta_warmup"] * 3 / 328))
+    assert parsed("--epochs 3 --beta_warmup 2", task).beta_warmup == 2  # said, and so taken as it is
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "said"),
+    [
+        ("fastest", {}, "--preset: fastest is not allowed; one of paper, fast, quick"),
+        ("fast", {"epochs": -1}, "--epochs: -1 does not go with --preset fast; --preset paper is"),
+        ("quick", {"epochs": -1}, "--epochs: -1 does not go with --preset quick"),
+        ("fast", {"optimizer": "adam"}, "--optimizer: adam needs --learning_rate beside it"),
+        ("quick", {"optimizer": "soap"}, "the rate of --preset quick is for adam"),
+        ("paper", {"optimizer": "soap", "epochs": 3}, "--optimizer: soap needs --learning_rate"),
+        ("fast", {"schedule": "constant"}, "--schedule: constant needs --learning_rate beside it"),
+    ],
+)
+def test_flags_that_do_not_go_with_a_preset_are_refused(preset, given, said):
+    with pytest.raises(UsageError) as error:
+        settings_beside(preset, given)
+    assert said in str(error.value)
+    with pytest.raises(UsageError):
+        parsed(" ".join([f"--preset {preset}", *(f"--{name} {value}" for name, value in given.items())]))
+
+
+def test_flags_go_with_a_preset_beside_a_learning_rate_or_where_they_repeat_it():
+    config = parsed("--preset fast --optimizer adam --schedule constant --learning_rate 1e-3")
+    assert (config.optimizer, config.schedule, config.lr_warmup, config.beta_warmup) == ("adam", "constant", 0, 10)
+    assert parsed("--preset fast --optimizer soap --schedule cosine") == parsed("--preset fast")
+    assert parsed("--preset paper --epochs -1") == parsed("")
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Begins a run with these flags, without training, and returns its folder."""
+
+    def begin(flags):
+        Run(tmp_path / "run").begin(parsed(f"{flags} --run_dir {tmp_path}/run"))
+        return tmp_path / "run"
+
+    return begin
+
+
+MODES = ("--resume", "--eval_only")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_settings_of_the_evaluation_are_used_again(mode, begun):
+    folder = begun("--preset quick --eval_samples 30")
+    again = parsed(f"{mode} --run_dir {folder}")
+    assert (again.eval_images, again.eval_samples, again.preset) == (1000, 30, "quick")
+    again = parsed(f"{mode} --run_dir {folder} --eval_images 20 --threads 1")
+    assert (again.eval_images, again.eval_samples, again.threads) == (20, 30, 1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--preset fast", "--epochs: 328, but {} holds 20"),
+        ("--preset paper", "--epochs: -1, but {} holds 20"),
+        ("--preset quick --epochs 10", "--epochs: 10, but {} holds 20"),
+        ("--n_latent 7", "--n_latent: 7, but {} holds 100"),
+        ("--groups 1", "--groups: 1, but {} holds 5"),
+        ("--objective dreg", "--objective: dreg, but {} holds piwae"),
+        ("--preset none", "--preset: none is not allowed"),
+    ],
+)
+def test_flags_and_presets_that_contradict_a_saved_run_are_refused(mode, flags, said, begun):
+    folder = begun("--preset quick --objective piwae --groups 5")
+    with pytest.raises(UsageError) as error:
+        parsed(f"{mode} --run_dir {folder} {flags}")
+    assert said.format(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "flags", ["--preset quick", "--schedule cosine", "--groups 5", "--objective piwae", "--ema 0.99"]
+)
+def test_flags_and_presets_that_a_saved_run_agrees_with_are_taken(mode, flags, begun):
+    folder = begun("--preset quick --objective piwae --groups 5")
+    config = parsed(f"{mode} --run_dir {folder} {flags}")
+    assert config.hyperparameters == {"groups": 5} and config == load_config(folder)
+
+
+@pytest.mark.parametrize(
+    "flags", ["--preset fast --n_samples 1 --first_samples 5 --epochs 7", "--conditional learned_prior"]
+)
+def test_the_command_that_began_a_run_goes_on_with_it(flags, begun):
+    folder = begun(flags)
+    assert parsed(f"{flags} --resume --run_dir {folder}") == load_config(folder)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_preset_that_means_something_else_now_does_not_change_a_saved_run(mode, begun, monkeypatch):
+    folder = begun("--preset fast --n_samples 4")
+    saved = load_config(folder)
+    monkeypatch.setitem(PRESETS, "fast", {**PRESETS["quick"], "batch_size": 10})
+    assert parsed(f"{mode} --run_dir {folder}") == saved == load_config(folder)
+    assert (saved.preset, saved.epochs, saved.optimizer) == ("fast", 328, "soap")
+    with pytest.raises(UsageError, match="--epochs: 20, but"):
+        parsed(f"{mode} --run_dir {folder} --preset fast")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_task_does_not_go_on_with_a_run_that_is_not_about_its_subject(mode, begun):
+    folder = begun("--preset quick")
+    with pytest.raises(UsageError, match="--conditional: no is not allowed; here it is learned_prior"):
+        parsed(f"{mode} --run_dir {folder}", "task04")

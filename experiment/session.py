@@ -9,7 +9,7 @@ import numpy as np
 from data import Dataset, load
 from data.catalogue import DATASETS
 from experiment.errors import UsageError
-from experiment.flags import as_words
+from experiment.flags import as_words, default_path
 from experiment.run_folder import Run, load_config, provenance
 from experiment.settings import Config
 from models.catalogue import model_class
@@ -101,7 +101,7 @@ class Session:
             ) from None
 
     def test_data(self):
-        """The binarised test images and what the model is conditioned on: [10000, 784] and [10000, n_context]."""
+        """The binarised test images and what the model is conditioned on: [n_images, n_pixels] and [n_images, n_context]."""
         context = self.dataset.context("test", self.config.conditional != "no")
         return self.dataset.binarised_test_images(), context
 

@@ -84,11 +84,11 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     if (resume or eval_only) and "start_from" in given:
         raise UsageError("--start_from: for a new run only, without --resume and --eval_only")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    config = _beside_preset(given, defaults or {})
+    config = _saved(given, defaults or {}) if resume or eval_only else _beside_preset(given, defaults or {})
     for name in fixed:
         if (value := getattr(config, name)) != (needed := getattr(config_from(defaults).resolved(), name)):
             raise UsageError(f"--{name}: {as_words(value)} is not allowed; here it is {as_words(needed)}")
-    return _saved(config, given) if resume or eval_only else config, resume, eval_only
+    return config, resume, eval_only
 
 
 def _beside_preset(given, defaults):
@@ -98,16 +98,21 @@ def _beside_preset(given, defaults):
     return dataclasses.replace(config, run_dir=config.run_dir or str(default_path(config)))
 
 
-def _saved(config, given):
-    """The settings saved in the folder of `config`, with the flags of this call. Raises UsageError where a flag or a
-    preset that was given contradicts them.
+def _saved(given, defaults):
+    """The settings saved in --run_dir, or in the folder that the flags name, with the flags of this call. Raises
+    UsageError where a flag or a preset that was given contradicts them.
     """
-    held = load_config(config.run_dir)
-    asked = {*given, *(PRESETS[config.preset] if "preset" in given else ())}
-    for name, value in config.experiment().items():
-        names = value if name == "hyperparameters" else {name: None}
-        if value != (there := held.experiment()[name]) and asked & {*names, name}:
-            raise UsageError(f"--{name}: {as_words(value)}, but {config.run_dir} holds {as_words(there)}")
+    held = load_config(given.get("run_dir") or _beside_preset(given, defaults).run_dir)
+    asked = settings_beside(given["preset"], given) if "preset" in given else given
+    there = held.experiment() | held.hyperparameters
+    for name, value in asked.items():
+        if name in EVALUATION | CALL:
+            continue
+        if name not in there:
+            raise UsageError(f"--{name}: not with --objective {held.objective}, which {held.run_dir} holds")
+        value = min(value, held.n_samples) if name == "first_samples" else value  # as Config completes it
+        if value != there[name]:
+            raise UsageError(f"--{name}: {as_words(value)}, but {held.run_dir} holds {as_words(there[name])}")
     call = {name: value for name, value in given.items() if name in EVALUATION | CALL and name != "preset"}
     return dataclasses.replace(held, **call).resolved()
 

@@ -29,6 +29,7 @@ class IWAE(keras.Model):
         if learned_prior and not n_context:
             raise ValueError("learned_prior needs n_context: there is nothing to learn it from")
         self.n_hidden, self.n_latent = tuple(n_hidden), tuple(n_latent)
+        self.drawn = tuple(range(len(n_latent)))
         self.n_pixels, self.n_context = n_pixels, n_context
         widths = (n_pixels, *n_latent)  # of x, z1, ..., zL
         self.encoder = [GaussianBlock(n, d, name=f"q_z{i + 1}") for i, (n, d) in enumerate(zip(n_hidden, n_latent))]

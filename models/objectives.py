@@ -1,8 +1,8 @@
 """The objectives: each turns log w [n_samples, batch] into what is reported and what p and q follow, in nats.
 
 One signature, `objective(output, beta=1.0, **hyperparameters) -> Estimate`. `output` is a models.interface.LogWeights.
-`beta` (KL warm-up) multiplies log p(z) - log q(z|x) in what p and q follow; in what is reported it is 1. A new objective
-is one function here, or in a file of its own, and one entry of models.catalogue.OBJECTIVES.
+`beta` (KL warm-up) multiplies log p(z) - log q(z|x) in what p and q follow; in what is reported it is 1. A new
+objective is one function here, or in a file of its own, and one entry of models.catalogue.OBJECTIVES.
 
 In the formulas w_i = p(x, z_i) / q(z_i|x) for sample i of k, w~_i = w_i / sum_j w_j, and stop(.) is a constant to the
 derivative.

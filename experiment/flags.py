@@ -36,7 +36,7 @@ def make_parser(description, names=None):
         description=description,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=100),
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
     )
     fields = [field for field in flag_fields() if names is None or field.name in names]
     used = {field.metadata["group"] for field in fields}
@@ -123,7 +123,7 @@ def default_path(config):
     model = objective if config.conditional == "no" else f"c{objective}-{config.conditional}"
     parts = [model, f"{config.stochastic_layers}l", f"k{config.n_samples}"]
     usual = settings_beside(config.preset, {"epochs": config.epochs} if config.epochs > 0 else {})
-    named = ("stochastic_layers", "objective", "n_samples", "conditional")
+    named = ("model", "stochastic_layers", "objective", "n_samples", "conditional")
     usual |= {name: getattr(config, name) for name in named}
     usual = config_from(usual).resolved().experiment() | {"epochs": PRESETS[config.preset]["epochs"]}
     for name, value in config.experiment().items():
@@ -131,7 +131,7 @@ def default_path(config):
             parts += [f"{key}-{number}" for key, number in value.items()]
         elif name == "seed":
             parts += [f"seed{value}"] * (value != usual[name])
-        elif value != usual[name]:
+        elif value != (Config.model if name == "model" else usual[name]):
             parts.append(f"{name}-" + "-".join(map(str, value if isinstance(value, tuple) else [value])))
     return run_folder.RESULTS / config.preset / "-".join(parts).replace("_", "-")
 

@@ -46,13 +46,17 @@ def load(data_dir):
     return Dataset(*strokes(STROKES.n_train, 0), *strokes(STROKES.n_test, 1), entry=STROKES)
 
 
-@pytest.fixture
-def results(monkeypatch, tmp_path):
-    """The new data set is in the table, and results/ is a temporary folder."""
+def add_data_set(monkeypatch, folder):
+    """The new data set is in the table, and `folder` is results/."""
     monkeypatch.setitem(data.catalogue.DATASETS, "strokes", STROKES)
     monkeypatch.setitem(data.catalogue.DATASETS, "unlabelled", STROKES._replace(n_labels=0))
-    monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
-    return tmp_path
+    monkeypatch.setattr(run_folder, "RESULTS", folder)
+    return folder
+
+
+@pytest.fixture
+def results(monkeypatch, tmp_path):
+    return add_data_set(monkeypatch, tmp_path)
 
 
 def run_main(*flags):

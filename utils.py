@@ -56,8 +56,11 @@ def read_csv(path):
 
 
 def evenly_spaced(images, n):
-    """n of the images, spread evenly over them (the first test digits are easier than the rest); all for n = None."""
-    return images if n is None else images[np.arange(n) * len(images) // n]
+    """n of the images, spread evenly over them (the first test digits are easier than the rest).
+
+    All of them for n = None, or where there are no more than n.
+    """
+    return images if n is None or n >= len(images) else images[np.arange(n) * len(images) // n]
 
 
 def duration(seconds):

@@ -36,7 +36,7 @@ def make_parser(description, names=None):
         description=description,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28, width=100),
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=30, width=100),
     )
     fields = [field for field in flag_fields() if names is None or field.name in names]
     used = {field.metadata["group"] for field in fields}
@@ -87,10 +87,7 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     for field in flag_fields():
         if field.name in given:  # a value that is never allowed is said to be so before what it would go with
             check_value(field.name, field.metadata, given[field.name])
-    if resume or eval_only:
-        config = _saved(given.get("run_dir") or _beside_preset(given, defaults or {}).run_dir, given)
-    else:
-        config = _beside_preset(given, defaults or {})
+    config = _saved(given, defaults or {}) if resume or eval_only else _beside_preset(given, defaults or {})
     for name in fixed:
         if (value := getattr(config, name)) != (needed := getattr(config_from(defaults).resolved(), name)):
             raise UsageError(f"--{name}: {as_words(value)} is not allowed; here it is {as_words(needed)}")
@@ -104,18 +101,21 @@ def _beside_preset(given, defaults):
     return dataclasses.replace(config, run_dir=config.run_dir or str(default_path(config)))
 
 
-def _saved(folder, given):
-    """The settings saved in `folder`, with the flags of this call. Raises UsageError where a flag or a preset that was
-    given contradicts them.
+def _saved(given, defaults):
+    """The settings saved in --run_dir, or in the folder that the flags name, with the flags of this call. Raises
+    UsageError where a flag or a preset that was given contradicts them.
     """
-    held = load_config(folder)
+    held = load_config(given.get("run_dir") or _beside_preset(given, defaults).run_dir)
+    asked = settings_beside(given["preset"], given) if "preset" in given else given
     there = held.experiment() | held.hyperparameters
-    asked = settings_beside(given["preset"], given) if "preset" in given else dict(given)
-    if "first_samples" in asked:
-        asked["first_samples"] = min(asked["first_samples"], held.n_samples)  # as it is saved
     for name, value in asked.items():
-        if name not in EVALUATION | CALL and value != there.get(name):
-            raise UsageError(f"--{name}: {as_words(value)}, but {folder} holds {as_words(there.get(name))}")
+        if name in EVALUATION | CALL:
+            continue
+        if name not in there:
+            raise UsageError(f"--{name}: not with --objective {held.objective}, which {held.run_dir} holds")
+        value = min(value, held.n_samples) if name == "first_samples" else value  # as Config completes it
+        if value != there[name]:
+            raise UsageError(f"--{name}: {as_words(value)}, but {held.run_dir} holds {as_words(there[name])}")
     call = {name: value for name, value in given.items() if name in EVALUATION | CALL and name != "preset"}
     return dataclasses.replace(held, **call).resolved()
 
@@ -126,7 +126,7 @@ def default_path(config):
     model = objective if config.conditional == "no" else f"c{objective}-{config.conditional}"
     parts = [model, f"{config.stochastic_layers}l", f"k{config.n_samples}"]
     usual = settings_beside(config.preset, {"epochs": config.epochs} if config.epochs > 0 else {})
-    named = ("stochastic_layers", "objective", "n_samples", "conditional")
+    named = ("model", "stochastic_layers", "objective", "n_samples", "conditional")
     usual |= {name: getattr(config, name) for name in named}
     usual = config_from(usual).resolved().experiment() | {"epochs": PRESETS[config.preset]["epochs"]}
     for name, value in config.experiment().items():
@@ -134,7 +134,7 @@ def default_path(config):
             parts += [f"{key}-{number}" for key, number in value.items()]
         elif name == "seed":
             parts += [f"seed{value}"] * (value != usual[name])
-        elif value != usual[name]:
+        elif value != (Config.model if name == "model" else usual[name]):
             parts.append(f"{name}-" + "-".join(map(str, value if isinstance(value, tuple) else [value])))
     return run_folder.RESULTS / config.preset / "-".join(parts).replace("_", "-")
 

@@ -101,7 +101,7 @@ class Session:
             ) from None
 
     def test_data(self):
-        """The binarised test images and what the model is conditioned on: [10000, 784] and [10000, n_context]."""
+        """The binarised test images and what the model is given beside them: [n, n_pixels] and [n, n_context]."""
         context = self.dataset.context("test", self.config.conditional != "no")
         return self.dataset.binarised_test_images(), context
 

@@ -5,6 +5,7 @@ Nothing here imports TensorFlow, so a wrong value is answered at once.
 
 import dataclasses
 import json
+import pathlib
 
 from data.catalogue import DATASETS
 from data.catalogue import DEFAULT as DEFAULT_DATASET
@@ -150,6 +151,8 @@ class Config:
 
     def _check_data(self):
         data = DATASETS[self.dataset]
+        if self.data_dir is not None and not pathlib.Path(self.data_dir).is_dir():
+            raise UsageError(f"--data_dir: {self.data_dir} is not a folder")
         if self.conditional != "no" and not data.n_labels:
             raise UsageError(f"--conditional: {self.conditional} is not allowed; {self.dataset} has no labels")
         n_train, n_test = data.n_train - self.held_out, self.held_out or data.n_test

@@ -30,7 +30,7 @@ def estimate_and_gradients(model, objective, x, noise, y=None, beta=1.0):
         surrogate = tf.reduce_mean(estimate.surrogate)  # over the images
         q_surrogate = surrogate if estimate.q_surrogate is None else tf.reduce_mean(estimate.q_surrogate)
     p_gradients = tape.gradient(surrogate, model.p_variables)
-    through_samples = _through_samples(tape, q_surrogate, output)
+    through_samples = _through_samples(tape, q_surrogate, output, model.drawn)
     if estimate.z_weights is not None:
         through_samples = [estimate.z_weights[..., tf.newaxis] * g for g in through_samples]
     targets, upstream = list(output.samples), through_samples
@@ -40,13 +40,13 @@ def estimate_and_gradients(model, objective, x, noise, y=None, beta=1.0):
     return surrogate, tf.reduce_mean(estimate.bound), _in_order(model, p_gradients, q_gradients)
 
 
-def _through_samples(tape, surrogate, output):
+def _through_samples(tape, surrogate, output, drawn):
     """ds/dsample_l for each layer l, [n_samples, batch, n_latent]: directly, and through the layers drawn after it."""
-    targets, upstream = [surrogate], [tf.ones_like(surrogate)]
-    for sample, z in zip(reversed(output.samples), reversed(output.z)):
-        gradient = tape.gradient(targets, z, output_gradients=upstream)
-        targets, upstream = [*targets, sample], [*upstream, gradient]
-    return upstream[:0:-1]
+    targets, upstream, found = [surrogate], [tf.ones_like(surrogate)], {}
+    for layer in reversed(drawn):
+        found[layer] = tape.gradient(targets, output.z[layer], output_gradients=upstream)
+        targets, upstream = [*targets, output.samples[layer]], [*upstream, found[layer]]
+    return [found[layer] for layer in sorted(found)]
 
 
 def _in_order(model, p_gradients, q_gradients):

@@ -2,7 +2,8 @@
 
 A new model is a class in a file of models/ and an entry of models.catalogue.MODELS. Tensors are float32; x [batch,
 n_pixels] holds 0 and 1; y [batch, n_context] is what a conditional model is given, with n_context = 0 (or y = None)
-otherwise.
+otherwise. Whatever has an entry for each stochastic layer has it from the image up, z1 first, in whichever order the
+layers are drawn.
 """
 
 from collections.abc import Callable
@@ -14,9 +15,9 @@ import tensorflow as tf
 class LogWeights(NamedTuple):
     """log w = log p(x, z) - log q(z|x) in its parts, in nats, each [n_samples, batch]; and the samples.
 
-    samples, z: a tensor [n_samples, batch, n_latent] for each stochastic layer, in the order in which they are drawn.
-    `samples` is what was drawn, as a function of q's parameters; `z` is the same after `cut`, which is what every
-    density and every later layer was given.
+    samples, z: a tensor [n_samples, batch, n_latent] for each stochastic layer. `samples` is what was drawn, as a
+    function of q's parameters; `z` is the same after `cut`, which is what every density and every later layer was
+    given.
     """
 
     log_px_z: tf.Tensor  # log p(x|z)
@@ -34,26 +35,27 @@ class LogWeights(NamedTuple):
 class Model(Protocol):
     """A latent-variable model p(x, z) with its approximate posterior q(z|x). Every method is pure: noise is explicit.
 
-    The constructor takes n_hidden and n_latent (one entry per stochastic layer, from the image up), n_pixels,
+    The constructor takes n_hidden and n_latent (one entry per stochastic layer), n_pixels,
     pixel_means ([n_pixels] in [0, 1], or None), n_context, and learned_prior (whether p(z|y) is learned). The weights
     exist when it returns. It is a keras.Model, so save_weights, load_weights, get_weights and trainable_variables are
     there.
     """
 
     n_latent: tuple
+    drawn: tuple  # the layers' places in every list, in the order in which q draws them: (0, 1) where z1 comes first
     n_pixels: int
     n_context: int
     p_variables: list  # trainable variables of p, and of q: together they are trainable_variables
     q_variables: list
 
     def noise(self, n_samples: int, batch: int, seed: tf.Tensor, algorithm: str = "auto_select") -> tuple:
-        """The noise that n_samples samples of all layers are made from: a tuple of tensors [n_samples, batch, ...].
+        """The noise that n_samples samples of all layers are made from: a tensor [n_samples, batch, n] for each layer.
 
         seed [2] int32; algorithm: as in tf.random.stateless_uniform.
         """
 
     def encode(self, x, noise, y=None, cut: Callable = tf.identity) -> list:
-        """[(q, sample, z)] for each stochastic layer, in the order in which they are drawn.
+        """[(q, sample, z)] for each stochastic layer.
 
         q: a tfd distribution whose mean() broadcasts to [n_samples, batch, n_latent], given the layers drawn before;
         sample [n_samples, batch, n_latent]: reparameterised; z = cut(sample): what all later layers are given.
@@ -74,5 +76,5 @@ class Model(Protocol):
     def without_units(self, keep: list, means: list) -> "Model":
         """A copy in which units play no part: their terms in log w cancel, and what reads them is given their mean.
 
-        keep: a bool array [n_latent] for each layer, as in `encode`; means: a float array [n_latent] for each.
+        keep: a bool array [n_latent] for each layer; means: a float array [n_latent] for each.
         """

@@ -29,6 +29,7 @@ class IWAE(keras.Model):
         if learned_prior and not n_context:
             raise ValueError("learned_prior needs n_context: there is nothing to learn it from")
         self.n_hidden, self.n_latent = tuple(n_hidden), tuple(n_latent)
+        self.drawn = tuple(range(len(n_latent)))
         self.n_pixels, self.n_context, self.learned_prior = n_pixels, n_context, learned_prior
         self.pixel_means = None if pixel_means is None else np.asarray(pixel_means, np.float32)
         widths = (n_pixels, *n_latent)  # of x, z1, ..., zL

@@ -110,6 +110,10 @@ def _column(run, name):
     return [int(row["epoch"]) for row in rows], [float(row[name]) for row in rows] if name in rows[0] else None
 
 
+def _n_layers(run):
+    return sum(name.startswith("active_z") for name in read_csv(run.metrics)[0])
+
+
 def compared_curves(runs, path):
     """The IWAE bound of several runs against epochs, on the monitored training and test images."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
@@ -151,9 +155,9 @@ def units_while_training(groups, path):
     """Active units against epochs, on 500 test images; a panel a layer of a group. groups: title -> {name: Run}."""
     panels = {}
     for title, runs in groups.items():
-        for layer in ("active_z1", "active_z2"):
-            curves = {name: _column(run, layer) for name, run in runs.items()}
-            panels[f"{title}: z{layer[-1]}"] = {name: curve for name, curve in curves.items() if curve[1]}
+        for layer in range(1, 1 + max(_n_layers(run) for run in runs.values())):
+            curves = {name: _column(run, f"active_z{layer}") for name, run in runs.items()}
+            panels[f"{title}: z{layer}"] = {name: curve for name, curve in curves.items() if curve[1]}
     panels = {title: curves for title, curves in panels.items() if curves}
     columns = min(2, max(1, len(panels)))
     n_rows = max(1, -(-len(panels) // columns))

@@ -23,6 +23,7 @@ def digits(mnist):
         train_labels=mnist.train_labels[:400],
         test_images=mnist.test_images[:200],
         test_labels=mnist.test_labels[:200],
+        entry=mnist.entry._replace(n_train=400, n_test=200),
     )
 
 

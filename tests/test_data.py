@@ -13,14 +13,25 @@ import zipfile
 import numpy as np
 import pytest
 
-import data
-from data import DataError, load, sources
+from data import DataError, load
+from data import mnist as source
+from data import mnist_sources as sources
+from data.catalogue import DATASETS
 from data.idx import idx_bytes, read_idx
+from experiment import command_line
+
+SHAPE = (28, 28)
+
+
+def parts(dataset):
+    """What a source returns: the four arrays by name, images [n, height, width]."""
+    arrays = {part: getattr(dataset, part) for part in source.PARTS}
+    return {part: array.reshape(-1, *SHAPE) if "images" in part else array for part, array in arrays.items()}
 
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(source, "CACHE", tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -31,16 +42,15 @@ def offline(monkeypatch):
     def fail(name):
         raise DataError("no network in this test")
 
-    monkeypatch.setattr(data, "SOURCES", {"first": fail, "second": fail})
+    monkeypatch.setattr(source, "SOURCES", {"first": fail, "second": fail})
 
 
 @pytest.fixture(scope="module")
 def idx_folder(mnist, tmp_path_factory):
     """The four IDX files, two of them gzipped."""
     folder = tmp_path_factory.mktemp("idx")
-    for part, name in sources.IDX_NAMES.items():
-        array = getattr(mnist, part)
-        content = idx_bytes(array.reshape(-1, 28, 28) if "images" in part else array)
+    for part, array in parts(mnist).items():
+        name, content = sources.IDX_NAMES[part], idx_bytes(array)
         if "test" in part:
             (folder / f"{name}.gz").write_bytes(gzip.compress(content, 1))
         else:
@@ -52,13 +62,20 @@ def test_mnist_is_what_the_protocol_says(mnist):
     assert mnist.train_images.shape == (60000, 784) and mnist.test_images.shape == (10000, 784)
     assert mnist.train_labels[:5].tolist() == [5, 0, 4, 1, 9] and mnist.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert mnist.pixel_means.mean() == pytest.approx(0.13066, abs=1e-5)
-    data.verify(
-        mnist._replace(
-            train_images=mnist.train_images.reshape(-1, 28, 28), test_images=mnist.test_images.reshape(-1, 28, 28)
-        ),
-        "mnist",
-        "the loaded data",
-    )
+    source.verify(parts(mnist), "the loaded data")
+
+
+def test_the_table_has_the_sizes_of_the_data(mnist):
+    """Flags are judged by the table before the data are read."""
+    entry = DATASETS["mnist"]
+    assert mnist.entry is entry
+    assert (len(mnist.train_images), len(mnist.test_images)) == (entry.n_train, entry.n_test)
+    assert (len(mnist.train_labels), len(mnist.test_labels)) == (entry.n_train, entry.n_test)
+    assert mnist.train_images.shape[1] == mnist.test_images.shape[1] == entry.n_pixels == np.prod(entry.image_shape)
+    assert set(mnist.train_labels) == set(mnist.test_labels) == set(range(entry.n_labels))
+    context = mnist.context("test", True)
+    assert context.shape == (entry.n_test, entry.n_labels)
+    assert np.array_equal(context.argmax(axis=1), mnist.test_labels) and (context.sum(axis=1) == 1).all()
 
 
 def test_binarised_test_images_are_the_reference_s_first_draw(mnist):
@@ -71,15 +88,12 @@ def test_binarised_test_images_are_the_reference_s_first_draw(mnist):
 
 def test_idx_files_from_data_dir_then_cache(idx_folder, empty_cache, offline, mnist):
     loaded = load("mnist", idx_folder)
-    assert all(np.array_equal(a, b) for a, b in zip(loaded, mnist))
+    assert all(np.array_equal(getattr(loaded, part), getattr(mnist, part)) for part in source.PARTS)
+    assert loaded.entry is mnist.entry
 
 
 def test_keras_npz_from_data_dir(tmp_path, empty_cache, offline, mnist):
-    arrays = {
-        sources.KERAS_NAMES[part]: array.reshape(-1, 28, 28) if "images" in part else array
-        for part, array in mnist._asdict().items()
-    }
-    np.savez(tmp_path / "mnist.npz", **arrays)
+    np.savez(tmp_path / "mnist.npz", **{sources.KERAS_NAMES[part]: array for part, array in parts(mnist).items()})
     assert np.array_equal(load("mnist", tmp_path).train_images, mnist.train_images)
     (tmp_path / "mnist.npz").write_bytes((tmp_path / "mnist.npz").read_bytes()[:100000])
     with pytest.raises(DataError, match=r"mnist\.npz is damaged"):
@@ -89,13 +103,11 @@ def test_keras_npz_from_data_dir(tmp_path, empty_cache, offline, mnist):
 def test_second_load_comes_from_the_cache_and_is_fast(empty_cache, monkeypatch, mnist):
     calls = []
 
-    def source(name):
+    def here(name):
         calls.append(name)
-        return {
-            part: array.reshape(-1, 28, 28) if "images" in part else array for part, array in mnist._asdict().items()
-        }
+        return parts(mnist)
 
-    monkeypatch.setattr(data, "SOURCES", {"here": source})
+    monkeypatch.setattr(source, "SOURCES", {"here": here})
     load("mnist")
     began = time.monotonic()
     loaded = load("mnist")
@@ -106,7 +118,7 @@ def test_second_load_comes_from_the_cache_and_is_fast(empty_cache, monkeypatch, 
 
 @pytest.mark.parametrize("damage", ["cut", "swap", "empty"])
 def test_corrupt_cache_is_named_never_used(damage, empty_cache, offline, mnist):
-    data._write_cache(empty_cache / "mnist.npz", mnist)
+    source._write_cache(empty_cache / "mnist.npz", mnist)
     path = empty_cache / "mnist.npz"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-1000])
@@ -115,7 +127,7 @@ def test_corrupt_cache_is_named_never_used(damage, empty_cache, offline, mnist):
     else:  # the right images in another order: what tensorflow-datasets' own prepared files hold
         swapped = mnist.train_images.copy()
         swapped[[0, 1]] = swapped[[1, 0]]
-        data._write_cache(path, mnist._replace(train_images=swapped))
+        source._write_cache(path, mnist._replace(train_images=swapped))
     with pytest.raises(DataError, match=r"the cached .*mnist\.npz.*deleted?.*fetched again"):
         load("mnist")
 
@@ -125,9 +137,9 @@ def test_source_that_fails_is_named_and_the_next_tried(empty_cache, monkeypatch,
         raise DataError("out of order")
 
     def wrong(name):
-        return {part: getattr(mnist, part)[:10] for part in mnist._fields}
+        return {part: array[:10] for part, array in parts(mnist).items()}
 
-    monkeypatch.setattr(data, "SOURCES", {"broken": broken, "wrong": wrong})
+    monkeypatch.setattr(source, "SOURCES", {"broken": broken, "wrong": wrong})
     with pytest.raises(DataError, match="was not found.*IDX files.*--data_dir"):
         load("mnist", tmp_path)
     lines = capsys.readouterr().err.splitlines()
@@ -146,6 +158,23 @@ def test_cut_short_idx_file_is_an_error_even_where_other_sources_exist(idx_folde
         with pytest.raises(DataError, match=rf"{name} is (damaged or )?cut short"):
             load("mnist", tmp_path)
         (tmp_path / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "file"])
+def test_data_dir_that_is_no_folder_is_an_error_before_anything_is_made(path, tmp_path, capfd):
+    """Rather than the cache in the place of what was asked for."""
+    (tmp_path / "file").write_bytes(b"")
+    flags = ["--data_dir", str(tmp_path / path), "--run_dir", str(tmp_path / "run")]
+    assert command_line(lambda session: pytest.fail("the work began"), "a program", flags) == 2
+    out, err = capfd.readouterr()
+    assert err.endswith(f": error: --data_dir: {tmp_path / path} is not a folder\n") and err.count("\n") == 1
+    assert out == "" and not (tmp_path / "run").exists()
+
+
+def test_folder_without_the_files_is_named_and_the_cache_is_used(tmp_path, mnist, capsys):
+    loaded = load("mnist", tmp_path)
+    assert np.array_equal(loaded.test_labels, mnist.test_labels)
+    assert capsys.readouterr().err == f"data: --data_dir: {tmp_path} has neither the IDX files nor mnist.npz\n"
 
 
 def test_some_of_the_idx_files_is_an_error(tmp_path, empty_cache):
@@ -178,12 +207,11 @@ def test_tfds_s_downloader_brings_the_idx_files_in_their_order(idx_folder, mnist
 
     monkeypatch.setattr(tfds.builder_cls("mnist"), "URL", f"http://127.0.0.1:{server.server_port}/")
     try:
-        parts = sources.from_tfds("mnist")
+        found = sources.from_tfds("mnist")
     finally:
         server.shutdown()
         server.server_close()
-    assert np.array_equal(parts["train_images"].reshape(-1, 784), mnist.train_images)
-    assert np.array_equal(parts["test_labels"], mnist.test_labels)
+    source.verify(found, "its downloads")
     with pytest.raises(DataError, match=r"127\.0\.0\.1:\d+ cannot be reached"):  # at once, now that it is closed
         sources.from_tfds("mnist")
 
@@ -223,7 +251,7 @@ def test_unpickler_admits_arrays_and_nothing_else(capsys):
 
 
 def _write(path, dataset):
-    data._write_cache(path, dataset)
+    source._write_cache(path, dataset)
 
 
 def test_two_processes_may_write_the_cache_at_once(tmp_path, mnist):
@@ -235,7 +263,7 @@ def test_two_processes_may_write_the_cache_at_once(tmp_path, mnist):
     for writer in writers:
         writer.join()
     assert [p.name for p in tmp_path.iterdir()] == ["mnist.npz"]
-    data._read_cache(path, "mnist")
+    assert np.array_equal(source._read_cache(path).train_labels, mnist.train_labels)
 
 
 def test_held_out_images_leave_training_and_take_the_place_of_the_test_set(mnist):

@@ -1,4 +1,4 @@
-"""Rebuilds the README's tables and results/comparison.png from results/*/*/test_llh.json.
+"""Rebuilds the tables of README.md and results/README.md, and results/comparison.png, from results/*/*/test_llh.json.
 
 With --measure it first measures every trained model in results/ again, from its weights and with its own seed, and says
 by how much each differs from its record.
@@ -19,7 +19,6 @@ from experiment.settings import Config
 from utils import whole_file
 
 README = ROOT / "README.md"
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
 # (objective, layers, k, conditional) -> test log likelihood at k = 5000, nats
 REFERENCE = {
     ("iwae_elbo", 1, 1, "no"): -86.35, ("iwae_elbo", 1, 5, "no"): -85.18, ("iwae_elbo", 1, 50, "no"): -84.59,
@@ -59,7 +58,7 @@ class Result(NamedTuple):
 
 def finished(folders=None):
     """Every run among the folders (those in results/) that was measured in full, by name."""
-    folders = sorted(folders or [path.parent for path in run_folder.RESULTS.glob("*/*/test_llh.json")])
+    folders = sorted(folders or measured_folders())
     read = [_read(folder) for folder in folders if (folder / "training.json").exists()]
     return [r for r in read if (r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000) and not r.config.held_out]
 
@@ -88,9 +87,24 @@ def follows(config, preset):
     return config.experiment() == wanted.resolved().experiment()
 
 
+def _by_cell(results, preset):
+    """The runs of a preset: cell -> [Result], a seed each, the first seed first."""
+    cells = {}
+    for result in sorted(results, key=lambda result: result.config.seed):
+        if follows(result.config, preset) and (cell := cell_of(result.config)):
+            cells.setdefault(cell, []).append(result)
+    return cells
+
+
 def _cells(results, preset):
     """The runs of a preset with the first seed: cell -> Result."""
-    return {cell_of(r.config): r for r in results if r.config.seed == 0 and follows(r.config, preset)}
+    return {cell: runs[0] for cell, runs in _by_cell(results, preset).items() if runs[0].config.seed == 0}
+
+
+def _means(results, preset):
+    """cell -> the mean over seeds of the test log likelihood."""
+    cells = _by_cell(results, preset)
+    return {cell: statistics.mean(run.llh["test_llh"] for run in runs) for cell, runs in cells.items()}
 
 
 def with_vae_at_one(values):
@@ -113,7 +127,7 @@ def _row(label, result, reference, paper):
         "+".join(map(str, llh["active_units"])),
         f"{result.training['epochs']:,}",
         f"{hours:.1f}",
-        f"[{result.folder}](results/{result.folder})",
+        f"[{result.folder}]({result.folder})",
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -127,7 +141,7 @@ def _section(title, rows):
 
 
 def tables(results):
-    """The README's tables as Markdown. results: [Result]."""
+    """The tables of results/README.md, a model each, as Markdown. results: [Result]."""
     lines = []
     fast, paper = _cells(results, "fast"), _cells(results, "paper")
     for title, (objective, layers, conditional) in SECTIONS.items():
@@ -140,10 +154,48 @@ def tables(results):
     rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in shown]
     lines += _section("The paper's own schedule, IWAE, 1 stochastic layer", rows) if rows else []
     lines += _seeds(results)
-    published = {cell: result for cell, result in fast.items() if cell in REFERENCE}
-    met = sum(result.llh["test_llh"] >= REFERENCE[cell] for cell, result in published.items())
-    lines += [f"{met} of the reference's {len(REFERENCE)} values are met or beaten; {len(published)} are measured.", ""]
     return "\n".join(lines).strip()
+
+
+def summary(results):
+    """README's table as Markdown: a row a model, a column a k; this project's means over seeds in bold."""
+    ours, reference, paper = (with_vae_at_one(v) for v in (_means(results, "fast"), REFERENCE, PAPER))
+    header = "| test log likelihood, nats | " + " | ".join(f"k = {k}" for k in KS) + " |"
+    lines = [header, "| --- |" + " --- |" * len(KS)]
+    for title, (objective, layers, conditional) in SECTIONS.items():
+        row = [title]
+        for cell in ((objective, layers, k, conditional) for k in KS):
+            value = f"**{ours[cell]:.2f}**" if cell in ours else "not measured yet"
+            published = [f"{numbers[cell]:.2f}" for numbers in (reference, paper) if cell in numbers]
+            row.append(f"{value} ({', '.join(published)})" if published else value)
+        lines.append("| " + " | ".join(row) + " |")
+    met = sum(round(ours[cell], 2) >= value for cell, value in REFERENCE.items() if cell in ours)
+    return "\n".join([
+        *lines, "",
+        "Bold: this project, the mean over seeds. In brackets: the reference (the TensorFlow 2 implementation that this"
+        f" project\nsucceeds), then the paper. {met} of the reference's {len(REFERENCE)} values are met.",
+    ])  # fmt: skip
+
+
+def every_run(folders):
+    """results/README.md's list of runs as Markdown: a line for each measured run among the folders."""
+    lines = [
+        "| run | test log likelihood | Monte Carlo error | samples | images | active units | epochs | hours |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, _, llh, training in (_read(folder) for folder in sorted(folders)):
+        lines.append(
+            f"| [{name}]({name}) | {llh['test_llh']:.2f} ± {llh['standard_error']:.2f} | {llh['mc_error']:.3f}"
+            f" | {llh['n_samples']} | {llh['n_images']} | {'+'.join(map(str, llh['active_units']))}"
+            f" | {training['epochs']:,} | {training['seconds'] / 3600:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def measured_folders():
+    """The folders of results/ with a measured test log likelihood, but for the recipe's."""
+    paths = run_folder.RESULTS.glob("*/*/test_llh.json")
+    return [path.parent for path in paths if path.parent.parent.name != "recipe"]
 
 
 def _seeds(results):
@@ -157,7 +209,7 @@ def _seeds(results):
         if len(runs) < 2:
             continue
         values = [result.llh["test_llh"] for result in runs]
-        links = ", ".join(f"[{value:.2f}](results/{r.folder})" for value, r in zip(values, runs, strict=True))
+        links = ", ".join(f"[{value:.2f}]({r.folder})" for value, r in zip(values, runs, strict=True))
         model = f"`{objective}`, {layers} layer{'s' * (layers > 1)}" + f", {conditional}" * (conditional != "no")
         lines.append(
             f"* {len(values)} seeds of {model}, k={k}: {links}; mean {statistics.mean(values):.2f},"
@@ -231,18 +283,16 @@ def measure_again(sessions):
 
 
 def work(settings, sessions, measure):
-    """Writes README.md and results/comparison.png."""
+    """Writes the tables and the figure."""
     from plots.comparison import bounds_against_time, comparison
 
     folder = run_folder.RESULTS
     if measure:
         measure_again(sessions)
     results = finished()
-    before, _, rest = README.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    with whole_file(README) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}")
-    ours = {cell: result.llh["test_llh"] for cell, result in _cells(results, "fast").items()}
+    _rewrite(README, results=summary(results))
+    _rewrite(folder / "README.md", results=tables(results), runs=every_run(measured_folders()))
+    ours = _means(results, "fast")
     sources = {"this project": ours, "reference": REFERENCE, "paper": PAPER}
     sources = {name: with_vae_at_one(values) for name, values in sources.items()}
     comparison(SECTIONS, KS, sources, folder / "comparison.png")
@@ -253,7 +303,24 @@ def work(settings, sessions, measure):
         for path in sorted(folder.glob("recipe/*/metrics.csv")):
             curves[load_config(path.parent).n_samples][path.parent.name] = path
         bounds_against_time(curves, folder / "recipe" / "comparisons.png")
-    print(f"{README.name} and results/comparison.png are rebuilt from {len(results)} runs")
+    print(f"README.md, results/README.md and results/comparison.png are rebuilt from {len(results)} runs")
+
+
+def _rewrite(page, **parts):
+    """Puts each part of a page between its marks, <!-- name --> and <!-- /name -->."""
+    text = page.read_text()
+    for name, part in parts.items():
+        before, _, rest = text.partition(f"<!-- {name} -->")
+        _, _, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}<!-- {name} -->\n{part}\n<!-- /{name} -->{after}"
+    with whole_file(page) as temporary:
+        temporary.write_text(text)
+
+
+def part_of(page, name):
+    """What stands between the marks of a part of a page."""
+    _, _, rest = page.read_text().partition(f"<!-- {name} -->")
+    return rest.partition(f"<!-- /{name} -->")[0].strip()
 
 
 if __name__ == "__main__":

@@ -45,11 +45,10 @@ def test_the_three_extensions_run_as_they_stand(tmp_path):
     assert len(blocks) == 3
     for block in blocks:
         apply(block, copy)
-    flags = (
-        "--objective vr_max --model centred --dataset stripes --preset quick --epochs 2 --n_samples 4 --eval_samples 50"
-    )
+    flags = "--objective vr_max --model centred --dataset stripes --preset quick --epochs 2 --n_samples 4 --gpu -1"
+    evaluation = "--eval_samples 50 --eval_images 100"
     process = subprocess.run(
-        [sys.executable, "main.py", *flags.split(), "--eval_images", "100", "--gpu", "-1", "--run_dir", tmp_path / "run"],
+        [sys.executable, "main.py", *flags.split(), *evaluation.split(), "--run_dir", tmp_path / "run"],
         cwd=copy, text=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(copy)},
     )  # fmt: skip
     assert process.returncode == 0, process.stderr

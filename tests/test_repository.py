@@ -7,16 +7,17 @@ import subprocess
 import sys
 
 import pytest
-from config import Config, load_experiment, parse_flags
 
-from experiment.run_folder import Run
-from tables import BEGIN, END, RECIPE, cell_of, finished, recipe_runs, recipe_table, tables, variations_table
+import tables
+from experiment.flags import parse_flags
+from experiment.run_folder import RESULTS, ROOT, Run, load_config
+from experiment.session import Session
+from experiment.settings import Config
 
-ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TRACKED = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True).stdout.split()
-COMMITTED = [ROOT / path.removesuffix("/test_llh.json") for path in TRACKED if path.endswith("/test_llh.json")]
-COMMITTED = [folder for folder in COMMITTED if folder.parent == ROOT / "results"]  # results/recipe has no weights
+MEASURED = [ROOT / path.removesuffix("/test_llh.json") for path in TRACKED if path.endswith("/test_llh.json")]
+COMMITTED = [folder for folder in MEASURED if folder.parent.name != "recipe"]  # those have no weights
 
 
 def test_ci_runs_the_readme_s_test_command():
@@ -33,59 +34,60 @@ def test_readme_s_first_run_does_not_collide_with_a_committed_one():
     assert process.returncode == 0  # it leaves the clone clean
 
 
-def test_readme_names_only_flags_and_files_that_exist():
+def test_readme_names_only_flags_that_exist():
     known = {*Config.__dataclass_fields__, "resume", "eval_only", "help", "logdir", "rounds", "seconds", "measure"}
     assert set(re.findall(r"--([a-z_]+)", README)) <= known
-    for link in re.findall(r"\]\(((?!http|#)[^)]+)\)", README):
-        assert (ROOT / link).exists(), link
 
 
 def test_readme_quotes_the_quick_run_as_it_was():
-    llh = json.loads((ROOT / "results/1L_iwae_elbo_k5_quick/test_llh.json").read_text())
+    llh = json.loads((ROOT / "results/quick/iwae-1l-k5/test_llh.json").read_text())
     line = f"test log likelihood (k={llh['n_samples']}): {llh['test_llh']:.2f} ± {llh['standard_error']:.2f} nats"
     assert line in README and f"images: {llh['mc_error']:.3f} nats" in README
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
 def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
-    config = Config(**load_experiment(folder / "config.json")).resolved()
-    assert pathlib.Path(config.run_dir).name == folder.name  # the flags name the folder
+    config = load_config(folder)
+    assert folder.parent.name == config.preset
     assert (folder / "model.weights.h5").stat().st_size < 2.5e6
-    assert json.loads((folder / "training.json").read_text())["passes"] == config.passes
+    assert json.loads((folder / "training.json").read_text())["epochs"] == config.n_epochs
     last_row = (folder / "metrics.csv").read_text().splitlines()[-1]
-    assert int(last_row.split(",")[0]) == config.passes
+    assert int(last_row.split(",")[0]) == config.n_epochs
 
 
-def test_readme_s_tables_are_those_of_the_results():
-    _, _, rest = README.partition(BEGIN)
-    assert rest.partition(END)[0].strip() == tables(finished(COMMITTED))
+def test_the_pages_tables_are_those_of_the_results():
+    results = tables.finished(COMMITTED)
+    assert tables.part_of(ROOT / "README.md", "results") == tables.summary(results)
+    assert tables.part_of(RESULTS / "README.md", "results") == tables.tables(results)
+    assert tables.part_of(RESULTS / "README.md", "runs") == tables.every_run(COMMITTED)
 
 
 def test_the_recipe_s_tables_are_those_of_its_runs_and_none_compared_was_tested_on_the_test_set():
-    runs = recipe_runs()
-    assert (RECIPE / "comparisons.md").read_text() == recipe_table(runs) + "\n" + variations_table(finished())
+    runs = tables.recipe_runs()
+    text = tables.recipe_table(runs) + "\n" + tables.variations_table(tables.finished(COMMITTED))
+    assert (RESULTS / "recipe" / "comparisons.md").read_text() == text
     assert runs and all(result.config.held_out == 10000 for _, result in runs)
 
 
 def test_a_cell_is_the_published_model_s_and_no_other_s():
-    assert cell_of(Config(objective="vae_elbo", n_samples=1).resolved()) == ("iwae_elbo", 1, 1, "no")
-    assert cell_of(Config(stochastic_layers=2, n_samples=50).resolved()) == ("iwae_elbo", 2, 50, "no")
-    assert cell_of(Config(n_latent=(50,)).resolved()) is None
+    assert tables.cell_of(Config(objective="vae_elbo", n_samples=1).resolved()) == ("iwae_elbo", 1, 1, "no")
+    assert tables.cell_of(Config(stochastic_layers=2, n_samples=50).resolved()) == ("iwae_elbo", 2, 50, "no")
+    assert tables.cell_of(Config(n_latent=(50,)).resolved()) is None
 
 
 def test_a_committed_run_measures_the_same_again(tmp_path, mnist):
     """From the committed weights, with the recorded seed."""
-    from evaluation import every, make_log_likelihood
-    from experiment import Session
+    from evaluation import make_log_likelihood
+    from utils import evenly_spaced
 
-    folder = ROOT / "results/1L_iwae_elbo_k5_quick"
-    config = Config(**load_experiment(folder / "config.json")).resolved()
+    folder = ROOT / "results/quick/iwae-1l-k5"
+    config = load_config(folder)
     run = Run(tmp_path)
     run.weights = folder / "model.weights.h5"
     session = Session(config, run)
     session.load_weights()
     recorded = json.loads((folder / "test_llh.json").read_text())
-    images = every(mnist.binarised_test_images(), recorded["n_images"])
+    images = evenly_spaced(mnist.binarised_test_images(), recorded["n_images"])
     result, _ = make_log_likelihood(session.model, recorded["n_samples"])(images, seed=config.seed)
     assert result.test_llh == pytest.approx(recorded["test_llh"], abs=0.01)
 

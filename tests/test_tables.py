@@ -23,10 +23,23 @@ def test_a_row_says_what_its_run_measured_and_took():
     text = tables.tables([result(-86.30, "fast/iwae-1l-k1", n_samples=1)])
     (row,) = [line for line in text.splitlines() if "fast/iwae-1l-k1" in line]
     assert row == (
-        "| 1 | **-86.30** ± 0.25 | -86.35 | -86.76 | +0.05 | 19 | 328 | 1.5"
-        " | [fast/iwae-1l-k1](results/fast/iwae-1l-k1) |"
+        "| 1 | **-86.30** ± 0.25 | -86.35 | -86.76 | +0.05 | 19 | 328 | 1.5 | [fast/iwae-1l-k1](fast/iwae-1l-k1) |"
     )
-    assert "1 of the reference's 16 values are met or beaten; 1 are measured." in text
+
+
+def test_readme_s_table_has_means_over_seeds_and_counts_what_is_met():
+    runs = [result(value, f"seed{seed}", n_samples=1, seed=seed) for seed, value in enumerate((-86.50, -86.30, -86.28))]
+    text = tables.summary([*runs, result(-85.30, n_samples=5), result(-82.81, stochastic_layers=2, n_samples=50)])
+    rows = [line for line in text.splitlines() if line.startswith("| IWAE") or line.startswith("| VAE, 1")]
+    assert rows == [
+        "| IWAE, 1 stochastic layer | **-86.36** (-86.35, -86.76) | **-85.30** (-85.18, -85.54)"
+        " | not measured yet (-84.59, -84.78) |",
+        "| IWAE, 2 stochastic layers | not measured yet (-84.83, -85.33) | not measured yet (-83.48, -83.89)"
+        " | **-82.81** (-82.82, -82.90) |",
+        "| VAE, 1 stochastic layer | **-86.36** (-86.35, -86.76) | not measured yet (-86.10, -86.47)"
+        " | not measured yet (-86.06, -86.35) |",
+    ]
+    assert "1 of the reference's 16 values are met." in text
 
 
 def test_a_cell_of_a_changed_preset_stands_beside_that_of_the_preset():
@@ -50,7 +63,7 @@ def test_what_is_no_cell_of_the_tables_is_in_none():
         result(-80.0, "a_shorter_schedule", preset="paper", epochs=20, learning_rate=1e-3),
     ]
     text = tables.tables(others)
-    assert not any(r.folder in text for r in others) and "0 of the reference's 16 values" in text
+    assert not any(r.folder in text for r in others) and "0 of the reference's 16" in tables.summary(others)
 
 
 def test_the_paper_s_schedule_and_seeds_have_their_own_place():
@@ -59,7 +72,7 @@ def test_the_paper_s_schedule_and_seeds_have_their_own_place():
     text = tables.tables([result(-86.40, "faithful", **paper), *seeds])
     fast, _, own_schedule = text.partition("The paper's own schedule")
     assert "faithful" in own_schedule and "3,280" in own_schedule and "faithful" not in fast
-    links = "[-86.00](results/seed0), [-86.10](results/seed1), [-86.20](results/seed2)"
+    links = "[-86.00](seed0), [-86.10](seed1), [-86.20](seed2)"
     spread = "mean -86.10, standard deviation between seeds 0.10 nats."
     assert f"3 seeds of `iwae_elbo`, 1 layer, k=1: {links}; {spread}" in text
 
@@ -73,8 +86,10 @@ def test_vae_with_one_sample_is_the_iwae_s_cell():
 
 
 def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digits, monkeypatch, capfd):
-    readme = few_digits / "README.md"
-    readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    marks = "before\n<!-- results -->\nold\n<!-- /results -->\nafter\n"
+    readme, page = few_digits / "first.md", few_digits / "README.md"
+    readme.write_text(marks)
+    page.write_text(marks + "<!-- runs -->\n<!-- /runs -->\n")
     monkeypatch.setattr(tables, "README", readme)
     assert run("task04") == 0
     (folder,) = few_digits.glob("quick/*/")
@@ -83,9 +98,12 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     assert survey(tables.work, tables.__doc__, ["--measure", "--gpu", "-1"], measure="measure again") == 0
     out, err = capfd.readouterr()
     assert f"quick/{folder.name}: {recorded:.3f}, recorded {recorded:.3f}: +0.000 nats" in out and err == ""
-    text = readme.read_text()
-    assert (
-        text.startswith(f"before\n{tables.BEGIN}\n") and text.endswith(f"{tables.END}\nafter\n") and "old" not in text
+    for text in (readme.read_text(), page.read_text()):
+        assert text.startswith("before\n<!-- results -->\n") and "<!-- /results -->\nafter\n" in text
+        assert "old" not in text
+    (row,) = [line for line in page.read_text().splitlines() if f"[quick/{folder.name}]" in line]
+    assert f"| {recorded:.2f} ± " in row and " | 20 | 50 | " in row and row.endswith(" | 2 | 0.0 |")
+        " | 20 | 50 | 19 | 2 | 0.0 |".replace("19", row.split(" | ")[5])
     )
     assert (few_digits / "comparison.png").stat().st_size > 1000
 

@@ -37,7 +37,7 @@ def comparison(sections, ks, sources, path):
 
 def bounds_against_time(runs, path):
     """The bound on held-out images against the time of training, a panel a k. runs: k -> {name: its metrics.csv}."""
-    figure, axes = plt.subplots(1, len(runs), figsize=(6 * len(runs), 4.6), layout="constrained", squeeze=False,
+    figure, axes = plt.subplots(1, len(runs), figsize=(6 * len(runs), 6.4), layout="constrained", squeeze=False,
                                 sharex=True, sharey=True)  # fmt: skip
     for axis, (k, curves) in zip(axes[0], runs.items()):
         for number, (name, metrics) in enumerate(curves.items()):
@@ -48,7 +48,7 @@ def bounds_against_time(runs, path):
         axis.set(title=f"k = {k}", xlabel="seconds of training", xscale="log")
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     axes[0][0].set_ylim(bottom=-115)  # last, when the shared axis has room for every curve's end
     axes[0][0].set_ylabel("bound at the training k on held-out images, nats")
     save(figure, path)

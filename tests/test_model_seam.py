@@ -15,11 +15,12 @@ import pytest
 import tensorflow as tf
 
 import models.catalogue
+import plots.tasks
 import tables
 from evaluation import make_activity, make_log_likelihood, posterior_means, without_units
 from evaluation import sampling_importance_resampling as resampled
 from experiment import survey
-from experiment.run_folder import ROOT, load_config
+from experiment.run_folder import ROOT, Run, load_config
 from experiment.session import Session
 from experiment.settings import Config
 from models.catalogue import ModelEntry
@@ -82,6 +83,13 @@ def test_another_model_goes_through_main_and_task_6(registered, finished, capfd)
     (row,) = rows_of(registered / "task06" / "active_units.csv")
     assert row["units"] == "4+3+2" and row["active"].count("+") == 2 and row["paper"] == ""
     assert {"task06/activity.png", "task06/while_training.png"} <= pictures(registered)
+
+
+def test_active_units_of_every_layer_are_drawn(finished, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots.tasks, "save", lambda figure, path: drawn.extend(a.get_title() for a in figure.axes))
+    plots.tasks.units_while_training({"t": {"run": Run(finished, lock=False)}}, finished / "picture.png")
+    assert [title for title in drawn if title] == ["t: z1", "t: z2", "t: z3"]
 
 
 def test_stopped_and_resumed_it_ends_the_same(registered, finished, monkeypatch, tmp_path, capfd):
@@ -148,19 +156,32 @@ def known_model():
     return model
 
 
+def exact_means(model, x):
+    """E_q[z|x], [n_images, n_latent] a layer: that of a layer is linear in x and in that of the layer above."""
+    means = []
+    for dense in reversed(model.q_means):
+        kernel, bias = dense.get_weights()
+        means.insert(0, np.hstack([x, *means[:1]]) @ kernel + bias)
+    return means
+
+
 def test_active_units_are_counted_by_layer():
     model, x = known_model(), images(120)
-    expected, mean = [], None
-    for dense in reversed(model.q_means):  # E[zl|x] is linear in x and E[z(l+1)|x]
-        kernel, bias = dense.get_weights()
-        mean = (x if mean is None else np.hstack([x, mean])) @ kernel + bias
-        expected.insert(0, mean.var(axis=0))
+    expected = [means.var(axis=0) for means in exact_means(model, x)]
     found = make_activity(model, n_samples=2000, jit=False)(x)
     assert [len(layer) for layer in found] == [4, 3, 2]
     for ours, exact in zip(found, expected):
         np.testing.assert_allclose(ours, exact, rtol=0.05, atol=5e-3)
     assert [int(np.sum(layer > 0.01)) for layer in expected] == [3, 2, 1]
     assert [int(np.sum(layer > 0.01)) for layer in found] == [3, 2, 1]
+
+
+def test_its_method_is_given_the_mean_of_each_unit(monkeypatch):
+    model, x = known_model(), images(120)
+    monkeypatch.setattr(model, "without_units", lambda keep, means: means)
+    for ours, exact in zip(without_units(model, None, x), exact_means(model, x), strict=True):
+        np.testing.assert_allclose(ours, exact.mean(axis=0), atol=0.15)
+        assert np.abs(exact.mean(axis=0)).max() > 0.3
 
 
 def test_units_are_taken_away_by_its_own_method():

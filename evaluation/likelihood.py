@@ -48,13 +48,13 @@ def make_log_likelihood(model, n_samples=5000, jit=True):
 
     log p(x) by importance sampling: log (1/k) sum_i p(x, z_i) / q(z_i|x) with k = n_samples, for each image of x
     [n_images, n_pixels] in {0, 1}; all given y [n_images, n_context], if the model is conditional. The samples go by
-    in portions into a running log-sum-exp, so that memory does not depend on k. The Monte Carlo error is by the delta
+    in chunks into a running log-sum-exp, so that memory does not depend on k. The Monte Carlo error is by the delta
     method, from the sums of independent groups of samples: log p is off by the relative error of p.
     """
-    portion = min(DRAWS, math.ceil(n_samples / GROUPS))
-    groups = min(GROUPS, math.ceil(n_samples / portion))
-    expected_share = np.bincount(np.arange(n_samples) // portion % groups)[:, np.newaxis] / n_samples  # [groups, 1]
-    accumulate = _make_accumulate(model, n_samples, portion, groups, jit)
+    chunk = min(DRAWS, math.ceil(n_samples / GROUPS))
+    groups = min(GROUPS, math.ceil(n_samples / chunk))
+    expected_share = np.bincount(np.arange(n_samples) // chunk % groups)[:, np.newaxis] / n_samples  # [groups, 1]
+    accumulate = _make_accumulate(model, n_samples, chunk, groups, jit)
 
     def estimate(x, y=None, seed=0, show_progress=False):
         bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
@@ -82,7 +82,7 @@ def make_log_likelihood(model, n_samples=5000, jit=True):
     return estimate
 
 
-def _make_accumulate(model, n_samples, portion, groups, jit):
+def _make_accumulate(model, n_samples, chunk, groups, jit):
     """Returns accumulate(x, y, seed) -> log of the sum of w over each group of samples [groups, batch]."""
     algorithm = random_algorithm(jit)
 
@@ -91,16 +91,16 @@ def _make_accumulate(model, n_samples, portion, groups, jit):
         batch = x.shape[0]
 
         def body(i, log_sums):
-            noise = model.noise(portion, batch, tf.random.fold_in(seed, i, alg="auto_select"), algorithm)
-            log_w = model(x, noise, y).log_w()  # [portion, batch]
-            asked_for = i * portion + tf.range(portion) < n_samples  # the last portion may hold more than that
+            noise = model.noise(chunk, batch, tf.random.fold_in(seed, i, alg="auto_select"), algorithm)
+            log_w = model(x, noise, y).log_w()  # [chunk, batch]
+            asked_for = i * chunk + tf.range(chunk) < n_samples  # the last chunk may hold more than that
             log_w = tf.where(asked_for[:, tf.newaxis], log_w, -math.inf)
             in_group = tf.range(groups)[:, tf.newaxis] == i % groups
             added = tf.where(in_group, tf.reduce_logsumexp(log_w, axis=0), -math.inf)  # [groups, batch]
             return i + 1, tf.reduce_logsumexp(tf.stack([log_sums, added]), axis=0)
 
         start = (0, tf.fill([groups, batch], -math.inf))
-        return tf.while_loop(lambda i, _: i < math.ceil(n_samples / portion), body, start)[1]
+        return tf.while_loop(lambda i, _: i < math.ceil(n_samples / chunk), body, start)[1]
 
     return accumulate
 

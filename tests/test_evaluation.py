@@ -34,8 +34,8 @@ def test_monte_carlo_error_is_the_spread_between_repetitions():
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 7, 124, 125])
-def test_every_sample_counts_once_whatever_the_portions(n_samples, monkeypatch):
-    """Against the definition, from all the samples at once, where portions do not divide k nor batches the images."""
+def test_every_sample_counts_once_whatever_the_chunks(n_samples, monkeypatch):
+    """Against the definition, from all the samples at once, where chunks do not divide k nor batches the images."""
     monkeypatch.setattr(likelihood, "DRAWS", 3)
     model = LinearGaussian()
     drawn = []

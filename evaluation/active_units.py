@@ -47,10 +47,17 @@ def _make_half_means(model, n_samples, jit):
     return half_means
 
 
+def q_means(model, x, y=None, n_samples=50, seed=0, jit=True):
+    """E_q[z|x], a list of [n_images, n_latent], z1 first.
+
+    In the layer that is drawn first it is exact; in the others it is a mean over n_samples samples of those before.
+    """
+    return [(a + b) / 2 for a, b in _make_half_means(model, n_samples, jit)(x, y, seed)]
+
+
 def without_units(model, keep, x, y=None):
     """A copy of the model without some of its latent units; where they were read stands their mean over the images x.
 
     keep: a bool array [n_latent] a layer, as in `activity`. Raises ValueError where a layer would have no unit left.
     """
-    means = [(a + b).mean(axis=0) / 2 for a, b in _make_half_means(model, 50, True)(x, y, 0)]
-    return model.without_units(keep, means)
+    return model.without_units(keep, [means.mean(axis=0) for means in q_means(model, x, y)])

@@ -26,6 +26,13 @@ class LogLikelihood(NamedTuple):
     n_images: int
 
 
+class PerImage(NamedTuple):
+    """The estimates for each image, float64 [n_images], nats."""
+
+    log_px: np.ndarray  # log (1/k) sum_i w_i
+    mc_error: np.ndarray  # how far log_px would move with other samples; NaN for one sample
+
+
 def batches(x, y, size=BATCH):
     """Yields (index, x [size, n_pixels], y [size, n_context], how many rows count); the last repeats its first row.
 
@@ -44,7 +51,7 @@ def batch_size(n_samples):
 
 
 def make_log_likelihood(model, n_samples=5000, jit=True):
-    """Returns estimate(x, y, seed, show_progress) -> (LogLikelihood, log_px [n_images]).
+    """Returns estimate(x, y, seed, show_progress) -> (LogLikelihood, PerImage).
 
     log p(x) by importance sampling: log (1/k) sum_i p(x, z_i) / q(z_i|x) with k = n_samples, for each image of x
     [n_images, n_pixels] in {0, 1}; all given y [n_images, n_context], if the model is conditional. The samples go by
@@ -70,14 +77,15 @@ def make_log_likelihood(model, n_samples=5000, jit=True):
             if bar:
                 bar.update(index * BATCH + count, np.mean(np.concatenate(log_px)))
         log_px, n = np.concatenate(log_px), len(x)
+        variance = np.concatenate(variance) if groups > 1 else np.full(n, np.nan)
         result = LogLikelihood(
             test_llh=float(log_px.mean()),
             standard_error=float(log_px.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
-            mc_error=float(math.sqrt(np.concatenate(variance).sum()) / n) if groups > 1 else None,
+            mc_error=float(math.sqrt(variance.sum()) / n) if groups > 1 else None,
             n_samples=n_samples,
             n_images=n,
         )
-        return result, log_px
+        return result, PerImage(log_px, np.sqrt(variance))
 
     return estimate
 

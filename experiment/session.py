@@ -13,7 +13,7 @@ from experiment.flags import as_words, default_path
 from experiment.run_folder import Run, load_config, provenance
 from experiment.settings import Config
 from models.catalogue import model_class
-from utils import evenly_spaced, whole_file, write_json
+from utils import evenly_spaced, whole_file, write_csv, write_json
 
 PCA_IMAGES = 2000  # test images in the picture of the posterior means
 
@@ -149,7 +149,7 @@ class Session:
         of_what = "held-out training" if config.held_out else "test"
         print(f"{of_what} log likelihood: {len(x)} images, {config.eval_samples} samples each", flush=True)
         estimate = make_log_likelihood(self.model, config.eval_samples, config.jit == "on")
-        result, _ = estimate(x, y, config.seed, show_progress=True)
+        result, per_image = estimate(x, y, config.seed, show_progress=True)
         if not self._is_recorded(result):
             seconds = round(time.monotonic() - began, 1)
             activity = make_activity(self.model, jit=config.jit == "on")(x, y, config.seed)
@@ -158,7 +158,18 @@ class Session:
         if result.mc_error is not None:
             print(f"Monte Carlo error on these images: {result.mc_error:.3f} nats")
         print(_result_line(of_what, result._asdict()), flush=True)
+        if config.per_image:
+            self._write_per_image(per_image)
         return result
+
+    def _write_per_image(self, per_image):
+        """A row for each measured test image: its number in the test set, its label, log p(x) and the error, nats."""
+        numbers = evenly_spaced(np.arange(len(self.dataset.test_images)), self.config.eval_images)
+        rows = zip(numbers, self.dataset.test_labels[numbers], per_image.log_px, per_image.mc_error)
+        names = ("test_image", "label", "log_px", "mc_error")
+        write_csv(
+            self.config.per_image, [dict(zip(names, (int(i), int(y), float(a), float(b)))) for i, y, a, b in rows]
+        )
 
     def _is_recorded(self, result):
         """Whether test_llh.json has as many samples and images already: that record stays, and is shown beside."""

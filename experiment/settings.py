@@ -101,6 +101,9 @@ class Config:
     eval_images: int | None = setting(
         None, int, "test images to measure, spread evenly over the test set (all)", "evaluation", minimum=1
     )
+    per_image: str | None = setting(
+        None, str, "CSV file to write with log p(x) and its Monte Carlo error for each test image, in nats", "call"
+    )
     preset: str = setting("paper", str, "a named set of flags; flags given beside it override it", "call")
     run_dir: str | None = setting(None, str, "the run's folder (results/PRESET/NAME, named after the flags)", "call")
     start_from: str | None = setting(
@@ -153,6 +156,8 @@ class Config:
         data = DATASETS[self.dataset]
         if self.data_dir is not None and not pathlib.Path(self.data_dir).is_dir():
             raise UsageError(f"--data_dir: {self.data_dir} is not a folder")
+        if self.per_image is not None and not pathlib.Path(self.per_image).resolve().parent.is_dir():
+            raise UsageError(f"--per_image: {self.per_image} lies in no folder that is there")
         if self.conditional != "no" and not data.n_labels:
             raise UsageError(f"--conditional: {self.conditional} is not allowed; {self.dataset} has no labels")
         n_train, n_test = data.n_train - self.held_out, self.held_out or data.n_test

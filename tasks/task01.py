@@ -43,7 +43,7 @@ def posteriors(session):
     noise = model.noise(SHOWN, len(x), stateless_seed(seed, Stream.PICTURE, 0))
     q_samples = model.encode(x, noise)[0][1].numpy()  # [SHOWN, n, 2]
     (sir_samples,), effective = sampling_importance_resampling(model, x, n_samples=SAMPLES, n_draws=SHOWN, seed=seed)
-    _, log_px = make_log_likelihood(model, SAMPLES)(x, seed=seed)
+    log_px = make_log_likelihood(model, SAMPLES)(x, seed=seed)[1].log_px
     true_posterior, bar, result = make_true_posterior(model), ProgressBar(len(x), "image", "log p(x)"), []
     for i, image in enumerate(x):
         grid = true_posterior(image)

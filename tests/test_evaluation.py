@@ -16,12 +16,13 @@ from utils import evenly_spaced
 @pytest.mark.parametrize("jit", [False, True])
 def test_estimate_meets_the_closed_form_within_its_monte_carlo_error(jit):
     model = LinearGaussian()
-    result, log_px = make_log_likelihood(model, 5000, jit)(model.x)
+    result, (log_px, errors) = make_log_likelihood(model, 5000, jit)(model.x)
     exact = model.log_px.mean()
     assert 0 < result.mc_error < 0.01
     assert abs(result.test_llh - exact) < 4 * result.mc_error
     assert result.standard_error == pytest.approx(model.log_px.std(ddof=1) / math.sqrt(len(model.x)), rel=0.02)
     np.testing.assert_allclose(log_px, model.log_px, atol=0.2)
+    assert np.sqrt(np.sum(errors**2)) / len(errors) == pytest.approx(result.mc_error)
     assert (result.n_samples, result.n_images) == (5000, 150)
 
 
@@ -46,11 +47,11 @@ def test_every_sample_counts_once_whatever_the_chunks(n_samples, monkeypatch):
             (epsilon,) = super().noise(n, batch, seed, algorithm)
             return (epsilon * 0 + 0.5,)  # all samples alike: the mean over any number of them is known
 
-    result, log_px = make_log_likelihood(Recording(), n_samples, jit=False)(model.x)
+    result, (log_px, errors) = make_log_likelihood(Recording(), n_samples, jit=False)(model.x)
     one = model(model.x, (tf.fill([1, 150, 2], 0.5),)).log_w()[0]
     np.testing.assert_allclose(log_px, one, atol=1e-4)
     assert len(log_px) == 150 and max(drawn) <= 3
-    assert (result.mc_error is None) == (n_samples == 1)
+    assert (result.mc_error is None) == (n_samples == 1) == np.isnan(errors).all()
 
 
 def test_estimate_at_small_k_is_the_iwae_bound_in_expectation():

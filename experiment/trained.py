@@ -1,0 +1,109 @@
+"""Trained models from Python, with NumPy arrays in and out: `from experiment import load_run`."""
+
+import dataclasses
+import sys
+
+import numpy as np
+
+from experiment.errors import UsageError
+from experiment.run_folder import Run, load_config
+from experiment.startup import start_tensorflow
+
+
+def load_run(folder, data_dir=None, gpu=0):
+    """The trained model of a run's folder, such as "results/fast/iwae-1l-k50", as a TrainedModel.
+
+    data_dir: a folder with the data set's files, which is looked in first; gpu: as the flag of that name.
+    Raises UsageError where there is no finished run, and data.DataError where its data set cannot be had.
+    """
+    config = dataclasses.replace(load_config(folder), data_dir=data_dir)
+    if not Run.has_weights(folder):
+        raise UsageError(f"load_run: {folder} has no model.weights.h5; its training has not ended")
+    if "tensorflow" not in sys.modules:
+        start_tensorflow(gpu)
+    from experiment.session import Session
+
+    session = Session(config, Run(folder, lock=False), eval_only=True)
+    session.load_weights()
+    return TrainedModel(session)
+
+
+class TrainedModel:
+    """A trained model. Images are NumPy arrays [n, height, width] or [n, n_pixels]; labels are integers [n], which a
+    conditional model needs and any other refuses. Log likelihoods are in nats.
+
+    config: its settings; dataset: what it was trained on, a data.Dataset; model: the Keras model.
+    """
+
+    def __init__(self, session):
+        self.config, self.dataset, self.model = session.config, session.dataset, session.model
+
+    def sample(self, n, labels=None, seed=0, means=False):
+        """n images from the model, [n, height, width] float32: of 0 and 1, or with `means` the probabilities of 1.
+
+        Raises ValueError for labels that do not fit.
+        """
+        from models.random import Stream, stateless_seed
+
+        noise = self.model.noise(1, n, stateless_seed(seed, Stream.PICTURE, 0))
+        pixels = self.model.decode(noise, self._context(labels, n)).numpy()
+        if not means:
+            pixels = (np.random.default_rng(seed).random(pixels.shape) < pixels).astype(np.float32)
+        return pixels.reshape(n, *self.dataset.entry.image_shape)
+
+    def encode(self, images, labels=None, seed=0):
+        """E_q[z|x], a list of float32 [n, n_latent], z1 first. In a layer that is not drawn first it is a mean over 50
+        samples of the layers before. Raises ValueError for images or labels that do not fit.
+        """
+        from evaluation import q_means
+
+        x = self._pixels(images)
+        return q_means(self.model, x, self._context(labels, len(x)), seed=seed, jit=self.config.jit == "on")
+
+    def reconstruct(self, images, labels=None, seed=0):
+        """E[x|z1] at z1 = E_q[z1|x], [n, height, width] float32: the probabilities that the pixels are 1.
+
+        Raises ValueError for images or labels that do not fit.
+        """
+        z1, context = self.encode(images, labels, seed)[0], self._context(labels, len(images))
+        return self.model.mean_image(z1, context).numpy().reshape(-1, *self.dataset.entry.image_shape)
+
+    def log_likelihood(self, images, labels=None, n_samples=5000, seed=0, show_progress=False):
+        """(log p(x) [n], its Monte Carlo error [n]), float64, nats; log p(x|y) for a conditional model.
+
+        images hold 0 and 1 only: p(x) is a distribution over binary images. The estimate is log (1/k) sum_i w_i with
+        k = n_samples; errors are NaN for k = 1. Raises ValueError for images or labels that do not fit.
+        """
+        from evaluation import make_log_likelihood
+
+        x = self._pixels(images)
+        if not np.isin(x, (0, 1)).all():
+            raise ValueError(
+                "images hold values between 0 and 1, and log p(x) is that of binary images: binarise them first, by"
+                " images > 0.5 or by a draw with the greys as probabilities"
+            )
+        estimate = make_log_likelihood(self.model, n_samples, self.config.jit == "on")
+        return tuple(estimate(x, self._context(labels, len(x)), seed, show_progress)[1])
+
+    def _pixels(self, images):
+        """float32 [n, n_pixels]. Raises ValueError where the images are not the model's."""
+        x, entry = np.asarray(images), self.dataset.entry
+        if x.shape[1:] not in (tuple(entry.image_shape), (entry.n_pixels,)) or not len(x):
+            height, width = entry.image_shape
+            raise ValueError(f"images of shape {x.shape} do not fit: [n, {height}, {width}] or [n, {entry.n_pixels}]")
+        x = x.reshape(len(x), -1).astype(np.float32)
+        if not ((x >= 0) & (x <= 1)).all():
+            raise ValueError(f"images hold values from {x.min():g} to {x.max():g}: divide bytes by 255")
+        return x
+
+    def _context(self, labels, n):
+        """One-hot labels [n, n_labels], or None. Raises ValueError where they are missing, too many, or no labels."""
+        if (self.config.conditional == "no") != (labels is None):
+            raise ValueError("this model is conditional: it needs labels" if labels is None else
+                             "this model is not conditional: it takes no labels")  # fmt: skip
+        if labels is None:
+            return None
+        labels, n_labels = np.asarray(labels), self.dataset.entry.n_labels
+        if labels.shape != (n,) or not np.isin(labels, range(n_labels)).all():
+            raise ValueError(f"labels must be {n} integers from 0 to {n_labels - 1}, one for each image")
+        return np.eye(n_labels, dtype=np.float32)[labels]

@@ -1,0 +1,130 @@
+"""Trained models from Python: what goes in, what comes out, and what is refused."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from evaluation import make_log_likelihood
+from experiment import load_run
+from experiment.errors import UsageError
+from experiment.run_folder import RESULTS, ROOT
+from tests.test_readme import python_blocks
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return load_run(RESULTS / "quick" / "iwae-1l-k5")
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    return load_run(RESULTS / "quick" / "ciwae-learned-prior-1l-k5")
+
+
+@pytest.fixture(scope="module")
+def images(mnist):
+    return mnist.binarised_test_images()[:30]
+
+
+def test_log_likelihood_is_that_of_the_evaluation(trained, images):
+    log_px, errors = trained.log_likelihood(images, n_samples=200, seed=3)
+    _, (expected, _) = make_log_likelihood(trained.model, 200)(images, seed=3)
+    np.testing.assert_array_equal(log_px, expected)
+    assert log_px.shape == errors.shape == (30,) and (errors > 0).all() and -160 < log_px.mean() < -60
+    again, _ = trained.log_likelihood(images.reshape(-1, 28, 28).astype(bool), n_samples=200, seed=3)
+    np.testing.assert_array_equal(again, log_px)
+
+
+def test_a_conditional_model_is_given_the_labels(conditional, mnist, images):
+    labels = mnist.test_labels[:30]
+    right, _ = conditional.log_likelihood(images, labels, n_samples=200)
+    wrong, _ = conditional.log_likelihood(images, (labels + 1) % 10, n_samples=200)
+    assert right.mean() > wrong.mean() + 5
+    means = conditional.sample(10, labels=np.arange(10), means=True)
+    same = conditional.sample(10, labels=np.zeros(10, int), means=True)
+    np.testing.assert_array_equal(means[0], same[0])
+    assert np.abs(means[1:] - same[1:]).max() > 0.5
+    assert conditional.reconstruct(images, labels).shape == (30, 28, 28)
+    assert not np.allclose(conditional.encode(images, labels)[0], conditional.encode(images, (labels + 1) % 10)[0])
+
+
+def test_samples_are_binary_draws_of_the_means_and_follow_the_seed(trained):
+    a, b, means = trained.sample(500), trained.sample(500, seed=1), trained.sample(500, means=True)
+    assert a.shape == means.shape == (500, 28, 28) and set(np.unique(a)) == {0.0, 1.0}
+    np.testing.assert_array_equal(a, trained.sample(500))
+    assert not np.array_equal(a, b) and 0 < means.min() < means.max() < 1
+    assert np.abs(a.mean(axis=0) - means.mean(axis=0)).max() < 0.12
+
+
+def test_encode_and_reconstruct_are_q_s_mean_and_its_image(trained, images):
+    (z1,) = trained.encode(images)
+    ((q, _, _),) = trained.model.encode(images, (tf.zeros([1, 30, 100]),))
+    np.testing.assert_allclose(z1, q.mean(), atol=1e-5)
+    pictures = trained.reconstruct(images)
+    np.testing.assert_allclose(pictures.reshape(30, -1), trained.model.mean_image(z1), atol=1e-6)
+    errors = [np.abs(pictures.reshape(30, -1) - np.roll(images, shift, axis=0)).mean() for shift in (0, 1)]
+    assert errors[0] < 0.7 * errors[1]  # each image is nearer to its own reconstruction than to another's
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (np.zeros((3, 27, 28)), r"images of shape \(3, 27, 28\) do not fit: \[n, 28, 28\] or \[n, 784\]"),
+        (np.zeros((0, 784)), "do not fit"),
+        (np.full((2, 784), 255), "images hold values from 255 to 255: divide bytes by 255"),
+        (np.full((2, 784), np.nan), "images hold values"),
+        (np.full((2, 784), 0.5), "log p\\(x\\) is that of binary images: binarise them first"),
+    ],
+)
+def test_images_that_are_none_are_refused(trained, bad, said):
+    with pytest.raises(ValueError, match=said):
+        trained.log_likelihood(bad, n_samples=2)
+
+
+def test_labels_that_do_not_fit_are_refused(trained, conditional, images):
+    with pytest.raises(ValueError, match="takes no labels"):
+        trained.encode(images, np.zeros(30, int))
+    with pytest.raises(ValueError, match="needs labels"):
+        conditional.sample(3)
+    for labels in (np.zeros(29, int), np.full(30, 10)):
+        with pytest.raises(ValueError, match="30 integers from 0 to 9"):
+            conditional.log_likelihood(images, labels, n_samples=2)
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no run in"):
+        load_run(tmp_path)
+    (tmp_path / "config.json").write_text((RESULTS / "quick/iwae-1l-k5/config.json").read_text())
+    with pytest.raises(UsageError, match="training has not ended"):
+        load_run(tmp_path)
+
+
+def test_readme_s_python_runs_as_it_stands_and_per_image_values_are_the_measured_ones(tmp_path):
+    (block,) = python_blocks("Use")
+    script = tmp_path / "script.py"
+    script.write_text(
+        block.replace("n_samples=5000", "n_samples=50") + "\nprint(len(log_px), z1.shape, digits.shape)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.run([sys.executable, script], cwd=ROOT, env=environment, text=True, capture_output=True)
+    assert process.stdout == "8 (8, 100) (16, 28, 28)\n" and process.stderr == ""
+
+
+def test_per_image_values_are_written(tmp_path, capfd):
+    import main
+    from experiment import command_line
+
+    flags = "--eval_only --eval_samples 30 --eval_images 20 --gpu -1 --run_dir".split()
+    flags += [str(RESULTS / "quick" / "iwae-1l-k5"), "--per_image", str(tmp_path / "each.csv")]
+    assert command_line(main.work, main.DESCRIPTION, flags) == 0
+    with open(tmp_path / "each.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["test_image"]) for row in rows] == list(range(0, 10000, 500)) and rows[0]["label"] == "7"
+    mean = np.mean([float(row["log_px"]) for row in rows])
+    assert f"test log likelihood (k=30): {mean:.2f}" in capfd.readouterr().out
+    assert all(0 < float(row["mc_error"]) < 5 for row in rows)

@@ -166,10 +166,8 @@ class Session:
         """A row for each measured test image: its number in the test set, its label, log p(x) and the error, nats."""
         numbers = evenly_spaced(np.arange(len(self.dataset.test_images)), self.config.eval_images)
         rows = zip(numbers, self.dataset.test_labels[numbers], per_image.log_px, per_image.mc_error)
-        names = ("test_image", "label", "log_px", "mc_error")
-        write_csv(
-            self.config.per_image, [dict(zip(names, (int(i), int(y), float(a), float(b)))) for i, y, a, b in rows]
-        )
+        rows = [dict(test_image=i, label=y, log_px=float(a), mc_error=float(b)) for i, y, a, b in rows]
+        write_csv(self.config.per_image, rows)
 
     def _is_recorded(self, result):
         """Whether test_llh.json has as many samples and images already: that record stays, and is shown beside."""

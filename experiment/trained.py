@@ -7,6 +7,7 @@ import numpy as np
 
 from experiment.errors import UsageError
 from experiment.run_folder import Run, load_config
+from experiment.session import Session
 from experiment.startup import start_tensorflow
 
 
@@ -21,8 +22,6 @@ def load_run(folder, data_dir=None, gpu=0):
         raise UsageError(f"load_run: {folder} has no model.weights.h5; its training has not ended")
     if "tensorflow" not in sys.modules:
         start_tensorflow(gpu)
-    from experiment.session import Session
-
     session = Session(config, Run(folder, lock=False), eval_only=True)
     session.load_weights()
     return TrainedModel(session)

@@ -65,6 +65,7 @@ WRONG = [
     ("--groups 3 --objective piwae --n_samples 4", "--groups: 3 is not allowed; it must divide --n_samples, 4"),
     ("--groups 2 --objective piwae --n_samples 4 --grow_samples 0.5", "it must divide --first_samples, 1"),
     ("--groups 0 --objective piwae", "--groups: 0 is not allowed; at least 1"),
+    ("--per_image {tmp}/none/each.csv", "--per_image: {tmp}/none/each.csv lies in no folder that is there"),
     ("--nonsense", "unrecognized arguments: --nonsense"),
     ("--n_sample 5", "unrecognized arguments: --n_sample 5"),
     ("--resume --eval_only", "--eval_only: not together with --resume"),

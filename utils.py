@@ -63,6 +63,13 @@ def evenly_spaced(images, n):
     return images if n is None or n >= len(images) else images[np.arange(n) * len(images) // n]
 
 
+def sheet(images, columns):
+    """[n, height, width] -> one picture of n images in rows of `columns`."""
+    _, height, width = images.shape
+    rows = images.reshape(-1, columns, height, width)
+    return rows.transpose(0, 2, 1, 3).reshape(-1, columns * width)
+
+
 def duration(seconds):
     """Seconds as people say them: 42 s, 3 min, 2 h 10 min."""
     minutes = round(seconds / 60)

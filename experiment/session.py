@@ -16,6 +16,7 @@ from models.catalogue import model_class
 from utils import evenly_spaced, whole_file, write_csv, write_json
 
 PCA_IMAGES = 2000  # test images in the picture of the posterior means
+RECONSTRUCTED = 30  # test images in the picture of reconstructions
 
 
 def open_folder(config, resume=False, eval_only=False, continue_existing=False):
@@ -107,11 +108,23 @@ class Session:
 
     def draw(self):
         """Every figure of main.py."""
-        from plots.runs import learning_curves, prior_samples
+        from plots.runs import learning_curves, prior_samples, reconstructions
 
         prior_samples(self.run)
+        self._keep_reconstructions()
+        reconstructions(self.run)
         learning_curves(self.run, self.config.objective)
         self.draw_posterior_means()
+
+    def _keep_reconstructions(self):
+        """Test images and their mean images at z1 = E_q[z1|x], into the run's arrays."""
+        from evaluation import q_means
+
+        x, y = (evenly_spaced(array, RECONSTRUCTED) for array in self.test_data())
+        z1 = q_means(self.model, x, y, seed=self.config.seed, jit=self.config.jit == "on")[0]
+        means = self.as_images(self.model.mean_image(z1, y))
+        with whole_file(self.run.arrays / "reconstructions.npz") as temporary:
+            np.savez_compressed(temporary, images=self.as_images(x), means=means)
 
     def draw_posterior_means(self, n_images=PCA_IMAGES, standardise=False):
         """Posterior means of n_images test images (None: all), into the run's arrays and a figure."""

@@ -41,6 +41,16 @@ def prior_samples(run):
     save_animation(figure, lambda i: _draw_prior(axes, *frames[i]), len(frames), run.figures / "prior.gif")
 
 
+def reconstructions(run, columns=10):
+    """Test images, and below each what the model makes of it: E[x|z1] at z1 = E_q[z1|x]."""
+    with np.load(run.arrays / "reconstructions.npz") as arrays:
+        images, means = arrays["images"], arrays["means"]
+    rows = [part for i in range(0, len(images), columns) for part in (images[i : i + columns], means[i : i + columns])]
+    figure, axis = plt.subplots(figsize=(8, 0.9 * len(rows)), layout="constrained")
+    show_images(axis, np.concatenate(rows), columns, "test images, and below each its reconstruction")
+    save(figure, run.figures / "reconstructions.png")
+
+
 def learning_curves(run, objective):
     """The bounds, and the two parts the ELBO is made of, against epochs, on the monitored training and test images."""
     rows = read_csv(run.metrics)

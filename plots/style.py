@@ -8,7 +8,7 @@ import matplotlib.animation
 import matplotlib.pyplot as plt
 import numpy as np
 
-from utils import whole_file
+from utils import sheet, whole_file
 
 # Ten colours that stay apart for colour-blind readers too (Paul Tol's muted scheme, with black).
 LABEL_COLOURS = [
@@ -33,13 +33,6 @@ def save_animation(figure, draw, n_frames, path, fps=1.5):
     with whole_file(path) as temporary:
         animation.save(temporary, writer=matplotlib.animation.PillowWriter(fps=fps), dpi=70)
     plt.close(figure)
-
-
-def sheet(images, columns=10):
-    """[n, height, width] -> one picture of n images in rows of `columns`."""
-    _, height, width = images.shape
-    rows = images.reshape(-1, columns, height, width)
-    return rows.transpose(0, 2, 1, 3).reshape(-1, columns * width)
 
 
 def show_images(axis, images, columns=10, title=None):

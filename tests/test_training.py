@@ -346,3 +346,18 @@ def test_binarisation_has_the_bytes_as_means_and_is_drawn_anew():
 def test_streams_and_indices_have_seeds_of_their_own():
     seeds = {tuple(stateless_seed(s, stream, i).numpy()) for s in range(3) for stream in Stream for i in range(4)}
     assert len(seeds) == 3 * len(Stream) * 4
+
+
+def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(tmp_path, digits):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.metadata import PLUGIN_NAME
+
+    rows = list(csv.DictReader(run_training(tmp_path / "run", digits)[1].splitlines()))
+    read = {split: EventAccumulator(str(tmp_path / "run/tensorboard" / split)).Reload() for split in ("train", "test")}
+    for split, events in read.items():
+        shown = [(e.step, tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("iwae_elbo")]
+        assert [step for step, _ in shown] == [int(row["step"]) for row in rows]
+        np.testing.assert_allclose([v for _, v in shown], [float(row[f"{split}_iwae_elbo"]) for row in rows], rtol=1e-5)
+    assert len(read["test"].Tensors("prior means")) == 4  # after 0, 1, 2 and 3 epochs
+    settings = read["test"].SummaryMetadata("_hparams_/session_start_info").plugin_data
+    assert settings.plugin_name == PLUGIN_NAME and b"learning_rate" in settings.content

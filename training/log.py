@@ -3,6 +3,7 @@
 import csv
 
 import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
 
 from utils import read_csv, whole_file
 
@@ -10,22 +11,29 @@ from utils import read_csv, whole_file
 class Log:
     """Rows of numbers, one per logged epoch: in metrics.csv, which is rewritten whole each time, and in TensorBoard.
 
+    In TensorBoard `train` and `test` are two runs with the same tags, so that their curves lie over one another.
+
     step: where the run stands. Rows after it were written by a process that got further than its last checkpoint;
-    they are dropped, and will come again.
+    they are dropped, and will come again. settings: {name: number, text or None}, for TensorBoard's hyperparameters.
     """
 
-    def __init__(self, run, step):
+    def __init__(self, run, step, settings):
         self.path = run.metrics
         self.rows = []
         if step and self.path.exists():
             self.rows = [row for row in read_csv(self.path) if int(row["step"]) <= step]
-        self.writer = tf.summary.create_file_writer(str(run.tensorboard))
+        self.writers = {name: tf.summary.create_file_writer(str(run.tensorboard / name)) for name in ("train", "test")}
+        with self.writers["test"].as_default():
+            simple = {
+                name: value if isinstance(value, (int, float)) else str(value) for name, value in settings.items()
+            }
+            hparams.hparams(simple, trial_id=run.path.name)
 
     def has(self, step):
         return any(int(row["step"]) == step for row in self.rows[-2:])
 
     def add(self, row):
-        """row: {column: number}, with `epoch` and `step` among them."""
+        """row: {column: number}, with `epoch` and `step` among them; train_NAME and test_NAME belong to these runs."""
         self.rows.append(
             {name: f"{value:.9g}" if isinstance(value, float) else str(value) for name, value in row.items()}
         )
@@ -35,8 +43,21 @@ class Log:
             )
             writer.writeheader()
             writer.writerows(self.rows)
-        with self.writer.as_default(step=row["step"]):
-            for name, value in row.items():
-                if name not in ("epoch", "step"):
-                    tf.summary.scalar(name, value)
-        self.writer.flush()
+        for name, value in row.items():
+            split, _, tag = name.partition("_")
+            if split not in self.writers:
+                split, tag = "train", name
+            if name not in ("epoch", "step"):
+                with self.writers[split].as_default(step=row["step"]):
+                    tf.summary.scalar(tag, value)
+        self._flush()
+
+    def add_picture(self, step, picture):
+        """A picture [height, width] in [0, 1] of images from the prior, after so many steps; ink on paper."""
+        with self.writers["test"].as_default(step=step):
+            tf.summary.image("prior means", 1.0 - picture[tf.newaxis, ..., tf.newaxis])
+        self._flush()
+
+    def _flush(self):
+        for writer in self.writers.values():
+            writer.flush()

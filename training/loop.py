@@ -14,7 +14,7 @@ from training.checkpoints import Checkpoints
 from training.log import Log
 from training.schedule import make_optimizer
 from training.steps import make_steps
-from utils import ProgressBar, duration, evenly_spaced, whole_file
+from utils import ProgressBar, duration, evenly_spaced, sheet, whole_file
 
 SECONDS_PER_CALL = 0.5  # between two looks at the clock, the keyboard and the bound
 SECONDS_PER_CHECKPOINT = 60
@@ -57,7 +57,7 @@ class _Training:
             print(f"resuming at step {self.checkpoints.step} of {self.total}, from {path}", flush=True)
         elif start_from:
             self._start_from_beginning(start_from)
-        self.log = Log(run, self.checkpoints.step)
+        self.log = Log(run, self.checkpoints.step, config.experiment())
         conditional = config.conditional != "no"
         self.data = tf.constant(dataset.train_images), tf.constant(dataset.context("train", conditional))
         self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(n) for n in range(config.n_epochs)}}
@@ -189,7 +189,9 @@ class _Training:
             if epochs_done & (epochs_done - 1) == 0 or epochs_done == self.config.n_epochs:
                 with whole_file(self.run.arrays / f"prior_{epochs_done:04d}.npz") as temporary:
                     means = self.model.decode(self.picture_noise, self.picture_context).numpy()
-                    np.savez_compressed(temporary, means=means.reshape(-1, *self.image_shape))
+                    means = means.reshape(-1, *self.image_shape)
+                    np.savez_compressed(temporary, means=means)
+                self.log.add_picture(step, sheet(means, COLUMNS))
                 with whole_file(self.run.weights_after(epochs_done)) as temporary:
                     self.model.save_weights(temporary)
             row = {

@@ -100,7 +100,7 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     assert f"quick/{folder.name}: {recorded:.3f}, recorded {recorded:.3f}: +0.000 nats" in out and err == ""
     for text in (readme.read_text(), page.read_text()):
         assert text.startswith("before\n<!-- results -->\n") and "<!-- /results -->\nafter\n" in text
-        assert "old" not in text
+        assert "\nold\n" not in text
     (row,) = [line for line in page.read_text().splitlines() if f"[quick/{folder.name}]" in line]
     assert f"| {recorded:.2f} ± " in row and " | 20 | 50 | " in row and row.endswith(" | 2 | 0.0 |")
     assert (few_digits / "comparison.png").stat().st_size > 1000

@@ -88,12 +88,14 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, ca
         "task04": {"prior.png", "learning_curves.png", "posterior_pca.png"},
         "task05": {"prior.png", "learning_curves.png", "posterior_pca.png"},
     }
+    small = {name: ("--n_hidden", 20) for name in expected}
+    small |= {"task03": ("--n_hidden", 20, 10), "task05": ("--n_hidden", 20, "--jit", "off")}
     for name, figures in expected.items():
         before = set(few_digits.glob("quick/*"))
-        assert run(name) == 0, capfd.readouterr().err
+        assert run(name, *small[name]) == 0, capfd.readouterr().err
         (folder,) = set(few_digits.glob("quick/*")) - before
         assert figures <= pictures(folder)
-    assert run("task05") == 0  # again, from its weights
+    assert run("task05", *small["task05"]) == 0  # again, from its weights
     assert len(list(few_digits.glob("quick/*"))) == 3
     shutil.copytree(folder, few_digits / "fast" / folder.name)  # one name, two presets
     shutil.copytree(folder, few_digits / "mine")
@@ -101,8 +103,8 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, ca
     rows = read_csv(few_digits / "task06" / "active_units.csv")
     assert [row["units"] for row in rows] == ["100", "100", "100", "100", "4+2"]
     assert [row["run"] for row in rows] == [
-        f"fast/{folder.name}", "mine", "quick/ciwae-learned-prior-1l-k2-batch-size-50-epochs-2",
-        f"quick/{folder.name}", "quick/iwae-2l-k2-n-latent-4-2-batch-size-50-epochs-2",
+        f"fast/{folder.name}", "mine", "quick/ciwae-learned-prior-1l-k2-n-hidden-20-batch-size-50-epochs-2",
+        f"quick/{folder.name}", "quick/iwae-2l-k2-n-hidden-20-10-n-latent-4-2-batch-size-50-epochs-2",
     ]  # fmt: skip
     assert all(float(row["log_px"]) - float(row["log_px_active_alone"]) < 5 for row in rows)
     assert pictures(few_digits / "task06") == {"activity.png", "while_training.png"}

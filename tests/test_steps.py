@@ -1,0 +1,168 @@
+"""One training step: the images, noise, gradients, weights and rates that it takes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiment.session import build_model
+from experiment.settings import Config
+from models.gradients import estimate_and_gradients
+from models.iwae import IWAE
+from models.objectives import iwae_elbo, vae_elbo
+from models.random import Stream, stateless_seed
+from tests.test_training import TINY
+from training import steps
+from training.schedule import learning_rate, make_optimizer
+from training.steps import binarise, make_gradients, make_steps, n_microbatches, resample, take_samples
+
+
+def test_cosine_schedule_warms_up_and_comes_down():
+    config = Config(epochs=10, schedule="cosine", learning_rate=1e-2, lr_warmup=2).resolved()
+    rate = learning_rate(config, steps_per_epoch=50)
+    assert float(rate(0)) == 0 and float(rate(50)) == pytest.approx(5e-3) and float(rate(100)) == pytest.approx(1e-2)
+    assert float(rate(300)) == pytest.approx(1e-2 * 0.505) and float(rate(500)) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("conditional", ["no", "learned_prior"])
+def test_one_step_is_adam_on_the_right_images(digits, conditional):
+    """One step of the loop against Adam by hand on the gradient of the same objective."""
+    config = dataclasses.replace(TINY, jit="off", conditional=conditional).resolved()
+    context = digits.context("train", conditional != "no")
+    model = build_model(config, digits.pixel_means)
+    before = [v.numpy() for v in model.trainable_variables]
+    order = np.random.default_rng(3).permutation(400).astype(np.int32)
+    rows = order[140:160]
+    x = binarise(tf.gather(digits.train_images, rows), stateless_seed(5, Stream.BINARISE, 7), "philox")
+    noise = model.noise(3, 20, stateless_seed(5, Stream.NOISE, 7), "philox")
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(iwae_elbo(model(x, noise, context[rows])).surrogate)
+    gradients = [g.numpy() for g in tape.gradient(value, model.trainable_variables)]
+
+    run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_epoch=20)
+    images = tf.constant(digits.train_images)
+    stopped, bound, last = run(images, tf.constant(context), tf.constant(order), tf.constant(7), tf.constant(8))
+    assert int(stopped) == 8 and float(bound) == pytest.approx(float(value), abs=1e-3) == float(last)
+    for variable, old, g in zip(model.trainable_variables, before, gradients):
+        # the first step: m = (1 - b1) g and v = (1 - b2) g^2; TensorFlow's Adam adds epsilon before the correction
+        expected = old + 1e-3 * np.sqrt(1 - 0.999) / (1 - 0.9) * 0.1 * g / (np.sqrt(0.001 * g**2) + 1e-4)
+        np.testing.assert_allclose(variable, expected, atol=2e-6)
+
+
+def test_batches_larger_than_the_cache_go_by_in_microbatches():
+    sizes = {(20, 50): 1, (100, 50): 5, (100, 5): 1, (20, 512): 20, (97, 50): 97, (1, 5000): 1}
+    for (batch, k), expected in sizes.items():
+        assert n_microbatches(dataclasses.replace(TINY, batch_size=batch, n_samples=k)) == expected
+
+
+@pytest.mark.parametrize("objective", ["iwae_elbo", "vae_elbo_kl", "dreg"])
+def test_microbatches_add_up_to_the_batch(digits, monkeypatch, objective):
+    """With noise that does not depend on the microbatch, the gradient in microbatches is that of the whole batch."""
+    config = dataclasses.replace(TINY, jit="off", objective=objective).resolved()
+    model = build_model(config, digits.pixel_means)
+    x = binarise(tf.constant(digits.train_images[:20]), tf.constant([1, 2]), "philox")
+    fixed = tf.range(1.0, 4.0)[:, tf.newaxis, tf.newaxis] / 3
+    monkeypatch.setattr(model, "noise", lambda n, batch, *_: (fixed * tf.ones([n, batch, 4]),))
+    y = tf.zeros([20, 0])
+    whole = make_gradients(config, model)(x, y, tf.constant(3), 0.5)
+    monkeypatch.setattr(steps, "ROWS_IN_CACHE", 15)
+    assert n_microbatches(config) == 4
+    for a, b in zip(tf.nest.flatten(make_gradients(config, model)(x, y, tf.constant(3), 0.5)), tf.nest.flatten(whole)):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_systematic_resampling_draws_each_sample_in_proportion_to_its_weight():
+    log_w = tf.constant(np.random.default_rng(0).normal(0, 2, (6, 3)), tf.float32)
+    expected = 4 * tf.nn.softmax(log_w, axis=0).numpy()
+    counts = []
+    for u in (np.arange(2000) + 0.5) / 2000:  # in place of random numbers: the expectation itself, almost exactly
+        drawn = resample(log_w, tf.fill([3], np.float32(u)), 4).numpy()
+        assert drawn.shape == (4, 3)
+        counts.append([np.bincount(drawn[:, image], minlength=6) for image in range(3)])
+    counts = np.array(counts).transpose(0, 2, 1)  # [u, sample, image]
+    np.testing.assert_allclose(counts.mean(axis=0), expected, atol=2e-3)
+    assert (np.abs(counts - expected) < 1 + 1e-3).all()  # systematic: never more than one away
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_gradient_through_resampled_samples_is_unbiased(layers, binary_images):
+    """Averaged over the resampling, it is the gradient of the IWAE bound for the same noise."""
+    model = IWAE((10, 8)[:layers], (4, 3)[:layers], 784)
+    noise = model.noise(6, 6, tf.constant([1, 2]))
+
+    def gradients(objective, noise):
+        return estimate_and_gradients(model, objective, binary_images, noise)[2]
+
+    log_w = model(binary_images, noise).log_w()
+    draws = [resample(log_w, tf.fill([6], np.float32((i + 0.5) / 100)), 2) for i in range(100)]
+    parts = [gradients(vae_elbo, take_samples(noise, drawn)) for drawn in draws]
+    error_of_one = []
+    for number, exact in enumerate(gradients(iwae_elbo, noise)):
+        mean = np.mean([part[number].numpy() for part in parts], axis=0)
+        assert np.abs(mean - exact).max() < 0.03 * np.abs(exact).max()
+        error_of_one.append(np.abs(parts[0][number] - exact).max() / np.abs(exact).max())
+    assert max(error_of_one) > 0.2  # one draw alone is far from it
+
+
+def test_beta_warms_up_linearly_and_ends_at_one(digits):
+    config = dataclasses.replace(TINY, jit="off", objective="vae_elbo", beta_warmup=2).resolved()
+    images, order = tf.constant(digits.train_images), tf.range(400)
+
+    def value_at(step, config):
+        model = build_model(config, digits.pixel_means)
+        run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_epoch=20)
+        return [float(v) for v in run(images, tf.zeros([400, 0]), order, tf.constant(step), tf.constant(step + 1))[1:]]
+
+    plain = dataclasses.replace(config, beta_warmup=0)
+    for step, beta in ((0, 1 / 40), (19, 0.5), (39, 1.0), (45, 1.0)):
+        bound, value = value_at(step, config)
+        full_bound, full = value_at(step, plain)
+        assert bound == full_bound == pytest.approx(full)  # the bound shown always has beta 1
+        assert (value == pytest.approx(full)) == (beta == 1.0)
+        if beta < 1:
+            assert value > full
+
+
+def test_weights_are_averaged_with_the_decay_asked_for(digits):
+    config = dataclasses.replace(TINY, jit="off", ema=0.7).resolved()
+    model = build_model(config, digits.pixel_means)
+    optimizer = make_optimizer(config, 20, model)
+    run = make_steps(config, model, optimizer, steps_per_epoch=20)
+    average = None
+    for i in range(4):
+        run(tf.constant(digits.train_images), tf.zeros([400, 0]), tf.range(400), tf.constant(i), tf.constant(i + 1))
+        weights = [v.numpy() for v in model.trainable_variables]
+        average = weights if average is None else [0.7 * a + 0.3 * w for a, w in zip(average, weights)]
+    optimizer.finalize_variable_values(model.trainable_variables)
+    for variable, expected in zip(model.trainable_variables, average):
+        np.testing.assert_allclose(variable, expected, atol=1e-6)
+
+
+def test_the_paper_s_schedule():
+    config = Config().resolved()
+    assert config.n_epochs == 3280
+    rate = learning_rate(config, steps_per_epoch=3000)
+    first_epoch = 0
+    for i in range(8):
+        expected = 1e-3 * 10 ** (-i / 7)
+        for step in (first_epoch * 3000, (first_epoch + 3**i) * 3000 - 1):  # the first and the last step of the stage
+            assert float(rate(step)) == pytest.approx(expected, rel=1e-5), (i, step)
+        first_epoch += 3**i
+    assert first_epoch == 3280
+
+
+def test_cosine_decay_ends_at_a_hundredth():
+    config = dataclasses.replace(TINY, schedule="cosine").resolved()
+    rate = learning_rate(config, steps_per_epoch=20)
+    assert float(rate(0)) == pytest.approx(1e-3) and float(rate(60)) == pytest.approx(1e-5)
+    assert float(rate(30)) == pytest.approx(5.05e-4, rel=1e-3)
+
+
+def test_binarisation_has_the_bytes_as_means_and_is_drawn_anew():
+    means = np.tile(np.array([[0, 51, 128, 255]], np.uint8), (20000, 1))
+    x = binarise(means, tf.constant([1, 2]), "philox").numpy()
+    assert set(np.unique(x)) == {0.0, 1.0}
+    np.testing.assert_allclose(x.mean(axis=0), [0, 0.2, 128 / 255, 1], atol=0.02)
+    assert x[:, 0].sum() == 0 and x[:, 3].sum() == 20000
+    assert not np.array_equal(x, binarise(means, tf.constant([1, 3]), "philox"))

@@ -30,7 +30,7 @@ def hyperparameters():
 def make_parser(description, names=None):
     """A flag per setting, or for those named only. The parsed result holds only what was given.
 
-    Returns (the parser, its group for flags of this call).
+    Returns (the parser, its groups: name -> group).
     """
     parser = _Parser(
         description=description,
@@ -51,7 +51,7 @@ def make_parser(description, names=None):
     for name, (parameter, objectives) in hyperparameters().items() if names is None else ():
         help = f"with {' or '.join(objectives)}: {parameter.help} ({parameter.default})"
         _add_flag(groups["objective"], name, parameter.type, help)
-    return parser, groups["call"]
+    return parser, groups
 
 
 def _add_flag(group, name, type, help, choices=None, nargs=None):
@@ -74,7 +74,8 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     With --resume and --eval_only the experiment is the one saved in the run's folder, and a flag that contradicts it
     is an error. Without --run_dir the folder is the one that the given flags name.
     """
-    parser, group = make_parser(description)
+    parser, groups = make_parser(description)
+    group = groups["run"]
     group.add_argument("--resume", action="store_true", help="go on with the run in the run's folder")
     group.add_argument("--eval_only", action="store_true", help="measure the run's saved weights again")
     given = vars(parser.parse_args(argv))
@@ -151,9 +152,9 @@ def parse_call_flags(argv=None, description=None, **flags):
 
     flags: name -> help, of switches of its own. Raises UsageError, or exits with code 2 and one line.
     """
-    parser, group = make_parser(description, (CALL | EVALUATION) - {"run_dir", "start_from", "preset"})
+    parser, groups = make_parser(description, (CALL | EVALUATION) - {"run_dir", "start_from", "preset"})
     for name, help in flags.items():
-        group.add_argument(f"--{name}", action="store_true", help=help)
+        groups["call"].add_argument(f"--{name}", action="store_true", help=help)
     given = vars(parser.parse_args(argv))
     own = {name: given.pop(name, False) for name in flags}
     return Config(**given).resolved(), own

@@ -163,6 +163,8 @@ class Session:
         print(f"{of_what} log likelihood: {len(x)} images, {config.eval_samples} samples each", flush=True)
         estimate = make_log_likelihood(self.model, config.eval_samples, config.jit == "on")
         result, per_image = estimate(x, y, config.seed, show_progress=True)
+        if not np.isfinite(result.test_llh):
+            raise UsageError(f"--run_dir: the weights of {self.run.path} give a log likelihood of {result.test_llh}")
         if not self._is_recorded(result):
             seconds = round(time.monotonic() - began, 1)
             activity = make_activity(self.model, jit=config.jit == "on")(x, y, config.seed)

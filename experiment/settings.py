@@ -14,6 +14,7 @@ from models.catalogue import MODELS, OBJECTIVES
 from training.stages import PAPER_EPOCHS
 
 GROUPS = {  # of flags, in the order in which --help shows them
+    "run": "the run",
     "model": "the model",
     "objective": "the objective",
     "data": "the data",
@@ -26,8 +27,8 @@ GROUPS = {  # of flags, in the order in which --help shows them
 def setting(default, type, help, group, **rules):
     """A setting of Config, and with it a flag.
 
-    group: of GROUPS. What lies outside "evaluation" and "call" makes the trained model what it is: it is fixed once a
-    run has begun. Settings of the evaluation are saved beside it, to be used again unless a flag says otherwise.
+    group: of GROUPS. What lies outside "run", "evaluation" and "call" makes the trained model what it is: it is fixed
+    once a run has begun. Settings of the evaluation are saved beside it, and used again unless a flag says otherwise.
     rules: choices (a tuple, or a function that returns one), minimum, above, below, divides (another setting), nargs.
     """
     return dataclasses.field(default=default, metadata={"type": type, "help": help, "group": group, **rules})
@@ -37,6 +38,8 @@ def setting(default, type, help, group, **rules):
 class Config:
     """Every setting of an experiment, by the names of the flags. Where None stands, `resolved` fills in a value."""
 
+    preset: str = setting("paper", str, "a named set of flags; flags given beside it override it", "run")
+    run_dir: str | None = setting(None, str, "the run's folder (results/PRESET/NAME, named after the flags)", "run")
     model: str = setting("iwae", str, "the model", "model", choices=lambda: tuple(MODELS))
     stochastic_layers: int = setting(1, int, "stochastic layers of the model", "model", minimum=1)
     n_hidden: tuple | None = setting(
@@ -104,8 +107,6 @@ class Config:
     per_image: str | None = setting(
         None, str, "CSV file to write with log p(x) and its Monte Carlo error for each test image, in nats", "call"
     )
-    preset: str = setting("paper", str, "a named set of flags; flags given beside it override it", "call")
-    run_dir: str | None = setting(None, str, "the run's folder (results/PRESET/NAME, named after the flags)", "call")
     start_from: str | None = setting(
         None, str, "folder of a run with the same beginning (see --grow_samples), whose first epochs are copied instead"
         " of trained again", "call",
@@ -239,7 +240,7 @@ def flag_fields():
 
 
 EVALUATION = {field.name for field in flag_fields() if field.metadata["group"] == "evaluation"}
-CALL = {field.name for field in flag_fields() if field.metadata["group"] == "call"}
+CALL = {field.name for field in flag_fields() if field.metadata["group"] in ("run", "call")}
 
 
 def _as_text(settings):

@@ -150,6 +150,20 @@ def test_weights_that_do_not_fit(damage, copied, capfd):
     assert "model.weights.h5 does not fit this model, or is damaged" in error and error.count("\n") == 1
 
 
+def test_weights_that_give_no_number_are_an_error_and_nothing_is_written(copied, capfd):
+    import h5py
+
+    with h5py.File(copied / "model.weights.h5", "r+") as file:
+        arrays = []
+        file.visititems(lambda name, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
+        arrays[-1][...] = np.nan
+    (copied / "test_llh.json").unlink()
+    assert in_process("--eval_only", "--run_dir", copied) == 2
+    out, err = capfd.readouterr()
+    assert err.count("\n") == 1 and f"the weights of {copied} give a log likelihood of nan" in err
+    assert not (copied / "test_llh.json").exists() and "nats" not in out
+
+
 def test_config_of_another_version_is_refused(copied, capfd):
     saved = json.loads((copied / "config.json").read_text())
     saved["experiment"]["n_wings"] = 2

@@ -169,7 +169,7 @@ def summary(results):
             published = [f"{numbers[cell]:.2f}" for numbers in (reference, paper) if cell in numbers]
             row.append(f"{value} ({', '.join(published)})" if published else value)
         lines.append("| " + " | ".join(row) + " |")
-    met = sum(round(ours[cell], 2) >= value for cell, value in REFERENCE.items() if cell in ours)
+    met = sum(ours[cell] >= value for cell, value in REFERENCE.items() if cell in ours)
     return "\n".join([
         *lines, "",
         "Bold: this project, the mean over seeds. In brackets: the reference (the TensorFlow 2 implementation that this"

@@ -40,6 +40,7 @@ def test_readme_s_table_has_means_over_seeds_and_counts_what_is_met():
         " | not measured yet (-86.06, -86.35) |",
     ]
     assert "1 of the reference's 16 values are met." in text
+    assert "0 of the reference's 16" in tables.summary([result(-85.184, n_samples=5)])  # shown as -85.18, and below it
 
 
 def test_a_cell_of_a_changed_preset_stands_beside_that_of_the_preset():

@@ -57,6 +57,7 @@ def test_samples_are_binary_draws_of_the_means_and_follow_the_seed(trained):
     a, b, means = trained.sample(500), trained.sample(500, seed=1), trained.sample(500, means=True)
     assert a.shape == means.shape == (500, 28, 28) and set(np.unique(a)) == {0.0, 1.0}
     np.testing.assert_array_equal(a, trained.sample(500))
+    assert not np.allclose(means, trained.sample(500, seed=1, means=True))  # other points z, not other pixels alone
     assert not np.array_equal(a, b) and 0 < means.min() < means.max() < 1
     assert np.abs(a.mean(axis=0) - means.mean(axis=0)).max() < 0.12
 

@@ -199,6 +199,7 @@ def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(tmp
         shown = [(e.step, tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("iwae_elbo")]
         assert [step for step, _ in shown] == [int(row["step"]) for row in rows]
         np.testing.assert_allclose([v for _, v in shown], [float(row[f"{split}_iwae_elbo"]) for row in rows], rtol=1e-5)
+    assert "learning_rate" in read["train"].Tags()["tensors"] and "learning_rate" not in read["test"].Tags()["tensors"]
     assert len(read["test"].Tensors("prior means")) == 4  # after 0, 1, 2 and 3 epochs
     settings = read["test"].SummaryMetadata("_hparams_/session_start_info").plugin_data
     assert settings.plugin_name == PLUGIN_NAME and b"learning_rate" in settings.content

@@ -11,6 +11,7 @@ class DatasetEntry(NamedTuple):
     image_shape: tuple  # (height, width)
     n_labels: int
     module: str
+    binarise: str = "dynamic"  # what --binarise is for it, unless it is given
 
     @property
     def n_pixels(self):
@@ -21,3 +22,9 @@ DATASETS = {
     "mnist": DatasetEntry(60000, 10000, (28, 28), 10, "data.mnist"),
 }
 DEFAULT = "mnist"  # the published tables are on it
+BINARISE = {  # how bytes become 0 and 1; byte/255 is the probability of 1
+    "dynamic": "training images are drawn anew in every epoch, test images once",
+    "fixed": "all are drawn once",
+    "threshold": "1 where the byte is above 127",
+    "none": "all are 0 and 1 already",
+}

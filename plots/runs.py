@@ -45,8 +45,11 @@ def reconstructions(run, columns=10):
     """Test images, and below each what the model makes of it: E[x|z1] at z1 = E_q[z1|x]."""
     with np.load(run.arrays / "reconstructions.npz") as arrays:
         images, means = arrays["images"], arrays["means"]
+    columns = min(columns, len(images))
+    images, means = (part[: len(part) // columns * columns] for part in (images, means))
     rows = [part for i in range(0, len(images), columns) for part in (images[i : i + columns], means[i : i + columns])]
-    figure, axis = plt.subplots(figsize=(8, 0.9 * len(rows)), layout="constrained")
+    height = 7.8 / columns * images.shape[1] / images.shape[2]
+    figure, axis = plt.subplots(figsize=(8, 0.5 + height * len(rows)), layout="constrained")
     show_images(axis, np.concatenate(rows), columns, "test images, and below each its reconstruction")
     save(figure, run.figures / "reconstructions.png")
 
@@ -93,5 +96,6 @@ def posterior_pca(run, standardise=False):
         artists = scatter_labels(axis, means, labels)
         title = f"posterior means of z{number} ({layers[number - 1].shape[1]} units"
         axis.set(title=title + (", standardised)" if standardise else ")"), xlabel=names[0], ylabel=names[1])
-    figure.legend(handles=artists, loc="outside right center", markerscale=3, title="label")
+    if artists:
+        figure.legend(handles=artists, loc="outside right center", markerscale=3, title="label")
     save(figure, run.figures / "posterior_pca.png")

@@ -1,6 +1,6 @@
 """The latent spaces of two stochastic layers, of 4 and 2 units.
 
-What does the upper layer know of a digit that the lower one does not, and what is left to the lower one when the upper
+What does the upper layer know of an image that the lower one does not, and what is left to the lower one when the upper
 one is given?
 """
 
@@ -28,7 +28,7 @@ def redrawn(session):
 
 
 def work(session):
-    """The posterior means of both layers, coloured by digit, and z1 redrawn under a fixed z2."""
+    """The posterior means of both layers, coloured by label, and z1 redrawn under a fixed z2."""
     from plots.tasks import redrawn_samples
 
     session.train_or_load()

@@ -20,6 +20,10 @@ class DatasetEntry(NamedTuple):
 
 DATASETS = {
     "mnist": DatasetEntry(60000, 10000, (28, 28), 10, "data.mnist"),
+    "binarized_mnist": DatasetEntry(60000, 10000, (28, 28), 0, "data.binarized_mnist", "none"),
+    "omniglot": DatasetEntry(24345, 8115, (28, 28), 0, "data.omniglot"),
+    "fashion_mnist": DatasetEntry(60000, 10000, (28, 28), 10, "data.fashion_mnist"),
+    "caltech101_silhouettes": DatasetEntry(4100, 2307, (28, 28), 101, "data.caltech101_silhouettes", "none"),
 }
 DEFAULT = "mnist"  # the published tables are on it
 BINARISE = {  # how bytes become 0 and 1; byte/255 is the probability of 1

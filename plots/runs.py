@@ -32,12 +32,14 @@ def prior_samples(run):
     """Samples from the prior beside their means: prior.png, epochs/ for every epoch kept, prior.gif of them all."""
     frames = _prior_frames(run)
     (run.figures / "epochs").mkdir(exist_ok=True)
+    (n, height, width), columns = frames[0][1].shape, 10
+    size = 10, 0.5 + 5 * min(3.0, -(-n // columns) * height / (columns * width))
     for frame in frames:
-        figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
         _draw_prior(axes, *frame)
         save(figure, run.figures / "epochs" / f"prior_{frame[0]:04d}.png")
     shutil.copyfile(run.figures / "epochs" / f"prior_{frames[-1][0]:04d}.png", run.figures / "prior.png")
-    figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
     save_animation(figure, lambda i: _draw_prior(axes, *frames[i]), len(frames), run.figures / "prior.gif")
 
 

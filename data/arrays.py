@@ -51,10 +51,8 @@ class Bytes:
             if low < 0 or high > 255:
                 raise DataError(f"{self.name} has values from {low} to {high}: integers must lie in 0 to 255")
             self.largest_integer = max(self.largest_integer or 0, int(high))
-        elif images.dtype.kind == "b":
-            images = images * np.uint8(255)
         else:
-            raise DataError(f"{self.name} holds {images.dtype}, not numbers")
+            images = images * np.uint8(255)
         if images.ndim == 4:
             images = images[..., 0] if images.shape[-1] == 1 else images @ GREY
         if images.dtype.kind == "f":

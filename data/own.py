@@ -236,6 +236,8 @@ def _of_arrays(path, arrays):
             raise DataError(
                 f"{array.name} has the shape {array.shape}: [n, height, width] is needed, or that and 1 or 3 channels"
             )
+        if array.dtype.kind not in "fuib":
+            raise DataError(f"{array.name} holds {array.dtype}, not numbers")
         if not all(array.shape):
             raise DataError(f"{array.name} has the shape {array.shape}: it is empty")
         if array.shape[1:3] != images["train"].shape[1:3]:

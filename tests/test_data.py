@@ -13,10 +13,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from data import DataError, load
+from data import DataError, load, published
 from data import mnist as source
 from data import mnist_sources as sources
-from data import published
 from data.catalogue import DATASETS
 from data.idx import idx_bytes, read_idx
 from experiment import command_line

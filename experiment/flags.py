@@ -155,12 +155,13 @@ def as_words(value):
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def parse_call_flags(argv=None, description=None, **flags):
+def parse_call_flags(argv=None, description=None, same=(), **flags):
     """Command line of a program that looks at finished runs -> (Config of the flags of a call, {its own flag: value}).
 
-    flags: name -> help, of switches of its own. Raises UsageError, or exits with code 2 and one line.
+    same: names of settings that are flags too; flags: name -> help, of switches of its own. Raises UsageError, or
+    exits with code 2 and one line.
     """
-    parser, groups = make_parser(description, (CALL | EVALUATION) - {"run_dir", "start_from", "preset"})
+    parser, groups = make_parser(description, (CALL | EVALUATION | {*same}) - {"run_dir", "start_from", "preset"})
     for name, help in flags.items():
         groups["call"].add_argument(f"--{name}", action="store_true", help=help)
     given = vars(parser.parse_args(argv))

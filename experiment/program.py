@@ -37,15 +37,16 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
     return _with_tensorflow(lambda: work(Session(config, *run)), config, run[0])
 
 
-def survey(work, description, argv=None, **flags):
+def survey(work, description, argv=None, same=(), **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions).
 
     settings: the flags given, a Config. sessions: by name, (its name, which is its folder's path below results/,
     a function that makes its Session) of every run in results/ with weights and a measured test log likelihood.
-    flags: of the program's own, as in parse_call_flags.
+    same: names of settings that are flags too, and that the runs must share; flags: of the program's own, as in
+    parse_call_flags.
     """
     try:
-        settings, own = parse_call_flags(argv, description, **flags)
+        settings, own = parse_call_flags(argv, description, same, **flags)
     except UsageError as error:
         return _fail(error)
 
@@ -55,6 +56,9 @@ def survey(work, description, argv=None, **flags):
 
     results = run_folder.RESULTS
     folders = sorted(path.parent for path in results.rglob("test_llh.json") if Run.has_weights(path.parent))
+    if same:
+        configs = {folder: load_config(folder) for folder in folders}
+        folders = [path for path in folders if all(getattr(configs[path], n) == getattr(settings, n) for n in same)]
     sessions = [(str(path.relative_to(results)), functools.partial(open_session, path)) for path in folders]
     return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)
 

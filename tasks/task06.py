@@ -1,7 +1,8 @@
 """Active units (Burda et al., sec. 5.2): how much of its latent space does a model use?
 
-For every trained model in results/: the activity A_u = Cov_x(E_q(u|x)[u]) of its units, how many are active, and
-whether the others can be taken away. In pictures: the activities, and the number of active units while training.
+For every trained model in results/ of one data set: the activity A_u = Cov_x(E_q(u|x)[u]) of its units, how many are
+active, and whether the others can be taken away. In pictures: the activities, and the number of active units while
+training.
 """
 
 import pathlib
@@ -63,17 +64,21 @@ def without_inactive_units(session, activities, n_images):
 
 
 def work(settings, sessions):
-    """The table and the pictures, in results/task06."""
+    """The table and the pictures, in results/task06; those of other data sets than the tables' below that, by name."""
     import numpy as np
 
+    from data import own
     from evaluation import ACTIVE, make_activity
     from experiment import run_folder
     from experiment.errors import UsageError
+    from experiment.settings import Config
     from plots.tasks import activity_histograms, units_while_training
     from utils import ProgressBar, write_csv
 
+    other = settings.dataset != Config.dataset
     if not sessions:
-        raise UsageError("no trained model in results/; python main.py --preset quick makes one")
+        of_it = f" --dataset {settings.dataset}" * other
+        raise UsageError(f"no trained model in results/; python main.py --preset quick{of_it} makes one")
     rows, activities, configs, runs = [], {}, {}, {}
     bar = ProgressBar(len(sessions), "model", "active units")
     for number, (name, open_session) in enumerate(sessions, 1):
@@ -91,7 +96,7 @@ def work(settings, sessions):
         })  # fmt: skip
         bar.update(number, sum(map(int, active.split("+"))))
         print(f"{name}: {active} active of {rows[-1]['units']}; without the others {reduced - whole:+.3f} nats")
-    folder = run_folder.RESULTS / FOLDER
+    folder = run_folder.RESULTS / FOLDER / (own.name_of(settings.dataset) if other else "")
     write_csv(folder / "active_units.csv", rows)
     groups = drawn(configs)
     shown = {name: activities[name] for names in groups.values() for name in names}
@@ -102,4 +107,4 @@ def work(settings, sessions):
 
 
 if __name__ == "__main__":
-    sys.exit(survey(work, __doc__))
+    sys.exit(survey(work, __doc__, same=("dataset",)))

@@ -29,7 +29,7 @@ def run(name, *flags, **constants):
         assert hasattr(task, constant)
         setattr(task, constant, value)
     if name == "task06":
-        return survey(task.work, task.__doc__, [*map(str, flags)])
+        return survey(task.work, task.__doc__, [*map(str, flags)], same=("dataset",))
     return command_line(task.work, task.__doc__, [*TINY, *map(str, flags)], task.DEFAULTS, task.FIXED)
 
 
@@ -108,6 +108,9 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, ca
     ]  # fmt: skip
     assert all(float(row["log_px"]) - float(row["log_px_active_alone"]) < 5 for row in rows)
     assert pictures(few_digits / "task06") == {"activity.png", "while_training.png"}
+    capfd.readouterr()
+    assert run("task06", "--dataset", "omniglot", "--gpu", -1) == 2  # it looks at runs of one data set only
+    assert "no trained model in results/; python main.py --preset quick --dataset omniglot" in capfd.readouterr().err
 
 
 def test_pictures_of_active_units_leave_out_variations_of_the_tables_runs():

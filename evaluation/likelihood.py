@@ -114,8 +114,22 @@ def _make_accumulate(model, n_samples, chunk, groups, jit):
     return accumulate
 
 
+def _layers(output):
+    """{name: mean over the samples [batch]} of log p and log q of each layer, where there is more than one."""
+    if len(output.z) == 1:
+        return {}
+    both = {"p": output.log_p_layers, "q": output.log_q_layers}
+    return {
+        f"log_{name}_z{i}": tf.reduce_mean(layer, axis=0)
+        for name, layers in both.items()
+        for i, layer in enumerate(layers, 1)
+    }
+
+
 def make_bounds(model, n_samples, jit=True):
-    """Returns bounds(x, y, seed) -> {name: mean over images}: the bounds at k = n_samples, and the parts of log w."""
+    """Returns bounds(x, y, seed) -> {name: mean over images}: the bounds at k = n_samples, and the parts of log w.
+
+    With more than one stochastic layer also log_p_z1 = log p(z1|z2), log_p_z2, log_q_z1 = log q(z1|x), log_q_z2, ..."""
     size = batch_size(n_samples)
 
     @tf.function(jit_compile=jit)
@@ -123,7 +137,7 @@ def make_bounds(model, n_samples, jit=True):
         output = model(x, model.noise(n_samples, size, seed, random_algorithm(jit)), y)
         values = {"iwae_elbo": iwae_elbo(output).bound, "vae_elbo": vae_elbo(output).bound}
         parts = {name: tf.reduce_mean(getattr(output, name), axis=0) for name in PARTS}
-        return values | parts
+        return values | parts | _layers(output)
 
     def bounds(x, y, seed):
         values = [

@@ -58,6 +58,11 @@ class Run:
         """Where the weights after so many epochs are kept, for those epochs that keep them."""
         return self.arrays / f"after_{epochs:04d}.weights.h5"
 
+    def kept_weights(self):
+        """[(epochs done, the weights then)] along training, oldest first."""
+        pattern = "after_*.weights.h5"
+        return sorted((int(path.name.split(".")[0].split("_")[1]), path) for path in self.arrays.glob(pattern))
+
     def copy_beginning(self, other, epochs):
         """Copies from the Run `other` what it logged and kept before `epochs` epochs were done."""
         write_csv(self.metrics, [row for row in read_csv(other.metrics) if int(row["epoch"]) < epochs])

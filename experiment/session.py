@@ -17,6 +17,7 @@ from utils import evenly_spaced, whole_file, write_csv, write_json
 
 PCA_IMAGES = 2000  # test images in the picture of the posterior means
 RECONSTRUCTED = 30  # test images in the picture of reconstructions
+REDRAWN_ROWS, REDRAWN_COLUMNS = 8, 12  # values of the upper layers, and draws of z1 for each
 
 
 def open_folder(config, resume=False, eval_only=False, continue_existing=False):
@@ -108,23 +109,66 @@ class Session:
 
     def draw(self):
         """Every figure of main.py."""
-        from plots.runs import learning_curves, prior_samples, reconstructions
+        from plots.runs import learning_curves, prior_samples
 
         prior_samples(self.run)
-        self._keep_reconstructions()
-        reconstructions(self.run)
         learning_curves(self.run, self.config.objective)
+        self.draw_reconstructions()
+        self.draw_z1_redrawn()
         self.draw_posterior_means()
+        self._draw_means_while_training()
 
-    def _keep_reconstructions(self):
-        """Test images and their mean images at z1 = E_q[z1|x], into the run's arrays."""
-        from evaluation import q_means
+    def draw_reconstructions(self):
+        """Test images and their mean images at z1 = E_q[z1|x], into the run's arrays and a figure."""
+        from evaluation import make_q_means
+        from plots.runs import reconstructions
 
         x, y = (evenly_spaced(array, RECONSTRUCTED) for array in self.test_data())
-        z1 = q_means(self.model, x, y, seed=self.config.seed, jit=self.config.jit == "on")[0]
-        means = self.as_images(self.model.mean_image(z1, y))
-        with whole_file(self.run.arrays / "reconstructions.npz") as temporary:
-            np.savez_compressed(temporary, images=self.as_images(x), means=means)
+        z1 = make_q_means(self.model, jit=self.config.jit == "on")(x, y, self.config.seed)[0]
+        self._keep("reconstructions", images=self.as_images(x), means=self.as_images(self.model.mean_image(z1, y)))
+        reconstructions(self.run)
+
+    def draw_z1_redrawn(self):
+        """With several stochastic layers: z1 drawn again and again under the layers above it, and a figure of that.
+
+        The row of a conditional model has a label of its own.
+        """
+        import tensorflow as tf
+
+        from models.random import Stream, stateless_seed
+        from plots.runs import z1_redrawn
+
+        if len(self.model.n_latent) == 1:
+            return
+        n, seed = REDRAWN_ROWS * REDRAWN_COLUMNS, stateless_seed(self.config.seed, Stream.PICTURE, 0)
+        z1_noise, *above = self.model.noise(1, n, seed)
+        above = [tf.repeat(noise[:, :REDRAWN_ROWS], REDRAWN_COLUMNS, axis=1) for noise in above]
+        y = None
+        if self.config.conditional != "no":
+            y = np.eye(self.model.n_context, dtype=np.float32)[np.arange(REDRAWN_ROWS) % self.model.n_context]
+            y = np.repeat(y, REDRAWN_COLUMNS, axis=0)
+        self._keep("z1_redrawn", means=self.as_images(self.model.decode((z1_noise, *above), y)))
+        z1_redrawn(self.run, REDRAWN_COLUMNS)
+
+    def _draw_means_while_training(self):
+        """E_q[z|x] of test images after 0, 1, 2, 4, ... epochs, into the run's arrays, and the animation of them."""
+        from evaluation import make_q_means
+        from plots.runs import means_while_training
+
+        x, y = (evenly_spaced(array, PCA_IMAGES) for array in self.test_data())
+        labels = evenly_spaced(self.dataset.test_labels, PCA_IMAGES)
+        q_means, trained = make_q_means(self.model, jit=self.config.jit == "on"), self.model.get_weights()
+        for epochs, weights in self.run.kept_weights():
+            self.model.load_weights(weights)
+            means = q_means(x, y, self.config.seed)
+            self._keep(f"q_means_{epochs:04d}", labels=labels, **{f"z{i}": z for i, z in enumerate(means, 1)})
+        self.model.set_weights(trained)
+        means_while_training(self.run)
+
+    def _keep(self, name, **arrays):
+        """Keeps what a figure is drawn from, whole or not at all."""
+        with whole_file(self.run.arrays / f"{name}.npz") as temporary:
+            np.savez_compressed(temporary, **arrays)
 
     def draw_posterior_means(self, n_images=PCA_IMAGES, standardise=False):
         """Posterior means of n_images test images (None: all), into the run's arrays and a figure."""
@@ -134,8 +178,7 @@ class Session:
         x, y = (evenly_spaced(array, n_images) for array in self.test_data())
         means = posterior_means(self.model, x, y, jit=self.config.jit == "on")
         labels = evenly_spaced(self.dataset.test_labels, n_images)
-        with whole_file(self.run.arrays / "posterior_means.npz") as temporary:
-            np.savez_compressed(temporary, labels=labels, **{f"z{i}": z for i, z in enumerate(means, 1)})
+        self._keep("posterior_means", labels=labels, **{f"z{i}": z for i, z in enumerate(means, 1)})
         posterior_pca(self.run, standardise)
 
     def decoded(self, z1):

@@ -77,13 +77,6 @@ def manifold(decoded, side, path):
     save(figure, path)
 
 
-def redrawn_samples(images, columns, path):
-    """Mean images: a row for each z2, and along it z1 drawn again."""
-    figure, axis = plt.subplots(figsize=(9, 6.4), layout="constrained")
-    show_images(axis, images, columns, "each row: one z2 from the prior, and z1 drawn again and again from p(z1|z2)")
-    save(figure, path)
-
-
 def gradient_noise(rows, path):
     """Signal-to-noise ratio (above) and variance of the encoder's gradient against k; a column for each stage."""
     stages = sorted({row["epochs"] for row in rows})

@@ -49,7 +49,7 @@ class LinearGaussian:
         mean = tf.einsum("sbd,pd->sbp", z, tf.cast(self.a, tf.float32))
         log_px_z = _normal(mean, tf.fill(tf.shape(mean), float(self.std))).log_prob(x)
         kl = tf.broadcast_to(tfd.kl_divergence(q, prior), tf.shape(log_px_z))
-        return LogWeights(log_px_z, prior.log_prob(z), q.log_prob(z), kl, (sample,), (z,))
+        return LogWeights(log_px_z, (prior.log_prob(z),), (q.log_prob(z),), kl, (sample,), (z,))
 
 
 def _normal(mean, std):

@@ -76,6 +76,21 @@ def test_bounds_are_means_over_exactly_the_images_given():
     assert values["vae_elbo"] == pytest.approx(values["log_px_z"] + values["log_pz"] - values["log_qz_x"], abs=1e-3)
     assert values["kl"] == pytest.approx(values["log_qz_x"] - values["log_pz"], abs=0.1)
     assert values["iwae_elbo"] == pytest.approx(model.log_px.mean(), abs=0.05)
+    assert not any(name.endswith("z1") for name in values)  # with one layer it would say the same again
+
+
+def test_bounds_have_each_layer_apart():
+    model = IWAE((8, 6), (3, 2), n_pixels=12)
+    x = np.random.default_rng(0).integers(0, 2, (5, 12)).astype(np.float32)
+    values = make_bounds(model, 400)(x, None, tf.constant([1, 2]))
+    assert values["log_p_z1"] + values["log_p_z2"] == pytest.approx(values["log_pz"], abs=1e-4)
+    assert values["log_q_z1"] + values["log_q_z2"] == pytest.approx(values["log_qz_x"], abs=1e-4)
+    # q(z1|x) is Gaussian: the mean of its log density is minus its entropy, whatever the samples
+    (q, _, _), _ = model.encode(x, model.noise(1, 5, [0, 0]))
+    assert values["log_q_z1"] == pytest.approx(-float(tf.reduce_mean(q.entropy())), abs=0.1)
+    z2 = model.encode(x, model.noise(2000, 5, [3, 4]))[1][1].numpy()  # [n_samples, batch, 2]
+    log_p_z2 = -0.5 * np.sum(z2**2 + np.log(2 * np.pi), axis=-1)  # log N(z2; 0, I)
+    assert values["log_p_z2"] == pytest.approx(log_p_z2.mean(), abs=0.1)
 
 
 def test_posterior_means_are_those_of_the_true_posterior_not_of_q():

@@ -42,7 +42,7 @@ def assert_close(actual, expected, rtol=1e-4):
 def output_of(log_px_z):
     """A model's output with these values of log w, and nothing else in it."""
     log_w = tf.constant(log_px_z, tf.float32)
-    return LogWeights(log_w, tf.zeros_like(log_w), tf.zeros_like(log_w), tf.zeros_like(log_w), (), ())
+    return LogWeights(log_w, (tf.zeros_like(log_w),), (tf.zeros_like(log_w),), tf.zeros_like(log_w), (), ())
 
 
 def test_every_objective_of_the_command_line_is_there():

@@ -85,12 +85,24 @@ class Session:
 
     def sibling(self, **changes):
         """The Session of the same experiment with other settings, trained, in the folder that these name."""
-        config = dataclasses.replace(self.config, hyperparameters=None, start_from=None, **changes).resolved()
-        config = dataclasses.replace(config, run_dir=str(default_path(config)))
+        config = self._beside(**changes)
         sibling = Session(config, *open_folder(config, continue_existing=True))
         print(f"run:    {sibling.run.path}", flush=True)
         sibling.train_or_load()
         return sibling
+
+    def finished_sibling(self, **changes):
+        """The Run of the same experiment with other settings, or None where there is none that has ended."""
+        config = self._beside(**changes)
+        if not Run.has_weights(config.run_dir):
+            return None
+        alike = load_config(config.run_dir).experiment() == config.experiment()
+        return Run(config.run_dir, lock=False) if alike else None
+
+    def _beside(self, **changes):
+        """The settings of the same experiment with changes, in the folder that they name."""
+        config = dataclasses.replace(self.config, hyperparameters=None, start_from=None, **changes).resolved()
+        return dataclasses.replace(config, run_dir=str(default_path(config)))
 
     def load_weights(self):
         """Loads the run's weights. Raises UsageError where they are not this model's."""

@@ -107,18 +107,31 @@ def _n_layers(run):
     return sum(name.startswith("active_z") for name in read_csv(run.metrics)[0])
 
 
-def compared_curves(runs, path):
-    """The IWAE bound of several runs against epochs, on the monitored training and test images."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
-    for axis, split in zip(axes, ("train", "test")):
-        for (name, run), colour, style in zip(runs.items(), LINE_COLOURS, LINE_STYLES):
-            epochs, bound = _column(run, f"{split}_iwae_elbo")
-            axis.plot(epochs[1:], bound[1:], style, color=colour, label=name)
-        axis.set(title=f"{split} images", xlabel="epochs", xscale="log")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("IWAE bound at the training k, nats")
-    axes[1].legend()
-    axes[0].set_ylim(bottom=max(axes[0].get_ylim()[1] - 30, axes[0].get_ylim()[0]))
+def dreg_beside_iwae(pairs, path):
+    """The IWAE bound along training with either gradient, and below it by how much the first is ahead; a column a k.
+
+    pairs: {k: (the Run with dreg, the Run with iwae_elbo)}.
+    """
+    figure, axes = plt.subplots(2, len(pairs), figsize=(2 + 4 * len(pairs), 6), layout="constrained", sharex=True,
+                                sharey="row", squeeze=False, height_ratios=(3, 2))  # fmt: skip
+    for (above, below), (k, runs) in zip(axes.T, pairs.items()):
+        for split, style in (("train", "--"), ("test", "-")):
+            curves = [_column(run, f"{split}_iwae_elbo") for run in runs]
+            for (epochs, bound), name, colour in zip(curves, ("DReG", "IWAE"), LINE_COLOURS):
+                above.plot(epochs[1:], bound[1:], style, color=colour, lw=1.3, label=f"{name}, {split} images")
+            ahead = [dreg - iwae for dreg, iwae in zip(*(bound for _, bound in curves))]
+            below.plot(curves[0][0][1 : len(ahead)], ahead[1:], style, color=LINE_COLOURS[2], lw=1.3, label=split)
+        above.set(title=f"k = {k}", xscale="log")
+        below.axhline(0, color="black", lw=0.8)
+        below.set_xlabel("epochs")
+        for axis in (above, below):
+            axis.grid(alpha=0.3)
+    lines = [line.get_ydata() for axis in axes[0] for line in axis.lines]
+    best, worst = max(map(max, lines)), min(map(min, lines))  # where they begin is far below where they differ
+    axes[0, 0].set(ylim=(max(best - 20, worst), best + 1), ylabel="IWAE bound at k samples, nats")
+    axes[1, 0].set_ylabel("DReG less IWAE, nats")
+    axes[0, 0].legend(loc="upper left")
+    axes[1, 0].legend(loc="upper left")
     save(figure, path)
 
 

@@ -17,6 +17,7 @@ ESTIMATORS = ("iwae_elbo", "dreg", "stl")
 SAMPLES = (1, 2, 8, 32, 128, 512)
 IMAGES = 10  # training images in the batch whose gradient is looked at
 DRAWS = 200  # gradients of every estimator at every k
+COMPARED = (1, 5, 50)  # samples k of the runs whose learning curves are shown
 STAGES = (0, 1, 16, 256)  # epochs after which a model is looked at, besides the last, where its weights are there
 
 
@@ -60,16 +61,28 @@ def noise_rows(session):
     return rows
 
 
+def pairs(session, plain):
+    """{k: (the Run with dreg, the Run with iwae_elbo)}: this task's own, and those of COMPARED that have ended."""
+    found = {session.config.n_samples: (session.run, plain.run)}
+    for k in COMPARED:
+        runs = [session.finished_sibling(objective=name, n_samples=k) for name in ("dreg", "iwae_elbo")]
+        if all(runs):
+            found.setdefault(k, runs)
+    if missing := sorted({*COMPARED} - found.keys()):
+        print(f"learning curves: none for k = {', '.join(map(str, missing))}; this task with that --n_samples has them")
+    return dict(sorted(found.items()))
+
+
 def work(session):
     """Trains with `dreg` and, for comparison, with `iwae_elbo`; then the estimators' noise, on the latter's model."""
-    from plots.tasks import compared_curves, gradient_noise
+    from plots.tasks import dreg_beside_iwae, gradient_noise
     from utils import write_csv
 
     session.train_or_load()
     session.report()
     plain = session.sibling(objective="iwae_elbo")
     plain.report()
-    compared_curves({"dreg": session.run, "iwae_elbo": plain.run}, session.run.figures / "dreg_learning_curves.png")
+    dreg_beside_iwae(pairs(session, plain), session.run.figures / "dreg_learning_curves.png")
     rows = noise_rows(plain)
     write_csv(session.run.path / "gradient_noise.csv", rows)
     gradient_noise(rows, session.run.figures / "gradient_noise.png")

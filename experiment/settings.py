@@ -29,7 +29,8 @@ def setting(default, type, help, group, **rules):
 
     group: of GROUPS. What lies outside "run", "evaluation" and "call" makes the trained model what it is: it is fixed
     once a run has begun. Settings of the evaluation are saved beside it, and used again unless a flag says otherwise.
-    rules: choices (a tuple, or a function that returns one), minimum, above, below, divides (another setting), nargs.
+    rules: choices (a tuple, or a function that returns one), minimum, maximum, above, below, nargs; divides (the number
+    of samples).
     """
     return dataclasses.field(default=default, metadata={"type": type, "help": help, "group": group, **rules})
 
@@ -193,11 +194,17 @@ class Config:
             raise UsageError(f"--backward_samples: {self.backward_samples} is not allowed; at most --n_samples")
         if self.start_from and not self.beginning_epochs:
             raise UsageError("--start_from: only with --grow_samples, whose first epochs other runs can share")
-        for name, parameter in entry.hyperparameters.items():
-            if other := parameter.rules.get("divides"):
-                for flag, number in ((other, getattr(self, other)), ("first_samples", self.samples_at(0))):
-                    if number % (value := self.hyperparameters[name]):
-                        raise UsageError(f"--{name}: {value} is not allowed; it must divide --{flag}, {number}")
+        for flag, number in (("n_samples", self.n_samples), ("first_samples", self.samples_at(0))):
+            if number < entry.least_samples:
+                raise UsageError(
+                    f"--{flag}: {number} is not allowed; --objective {self.objective} needs at least"
+                    f" {entry.least_samples} samples in every epoch"
+                )
+            for name, parameter in entry.hyperparameters.items():
+                value = self.hyperparameters[name]
+                least = value if flag == "n_samples" else min(value, number)  # first samples may be fewer than groups
+                if "divides" in parameter.rules and number % least:
+                    raise UsageError(f"--{name}: {value} is not allowed; it must divide --{flag}, {number}")
 
     @property
     def n_epochs(self):
@@ -264,6 +271,8 @@ def check_value(name, rules, value):
             allowed = f"at least {rules['minimum']}"
         elif "above" in rules and not rules["above"] < one < float("inf"):
             allowed = f"more than {rules['above']}, and finite"
+        elif "maximum" in rules and not one <= rules["maximum"]:
+            allowed = f"at most {rules['maximum']}"
         elif "below" in rules and not one < rules["below"]:
             allowed = f"less than {rules['below']}"
         else:

@@ -8,12 +8,6 @@ import numpy as np
 from plots.style import LABEL_COLOURS, LINE_COLOURS, LINE_STYLES, plt, save, save_animation, show_images
 from utils import read_csv
 
-ESTIMATOR_NAMES = {
-    "iwae_elbo": "reparameterised (IWAE)",
-    "dreg": "doubly reparameterised",
-    "stl": "sticking the landing",
-}
-
 
 class Posterior(NamedTuple):
     """One digit's posteriors, for posterior_figures."""
@@ -74,27 +68,6 @@ def manifold(decoded, side, path):
     images = decoded(np.stack([first.ravel(), second.ravel()], axis=-1))
     figure, axis = plt.subplots(figsize=(8, 8.4), layout="constrained")
     show_images(axis, images, side, "decoded means; each axis is a latent unit, in steps of equal prior probability")
-    save(figure, path)
-
-
-def gradient_noise(rows, path):
-    """Signal-to-noise ratio (above) and variance of the encoder's gradient against k; a column for each stage."""
-    stages = sorted({row["epochs"] for row in rows})
-    figure, axes = plt.subplots(2, len(stages), figsize=(3.6 * len(stages), 6.4), layout="constrained",
-                                sharex=True, sharey="row", squeeze=False)  # fmt: skip
-    for column, epochs in zip(axes.T, stages):
-        for axis, quantity in zip(column, ("snr", "variance")):
-            for (objective, name), colour, style in zip(ESTIMATOR_NAMES.items(), LINE_COLOURS, LINE_STYLES):
-                points = [(r["k"], r[quantity]) for r in rows if (r["objective"], r["epochs"]) == (objective, epochs)]
-                axis.plot(*zip(*points), style, color=colour, marker="o", ms=3.5, label=name)
-            axis.set(xscale="log", yscale="log")
-            axis.grid(alpha=0.3)
-        column[0].set_title("first weights" if epochs == 0 else f"after {epochs} epoch{'s' * (epochs > 1)}")
-        column[1].set_xlabel("importance samples k")
-    axes[0, 0].set_ylabel("signal-to-noise ratio")
-    axes[1, 0].set_ylabel("variance of a parameter's gradient")
-    axes[0, -1].legend(fontsize=9)
-    figure.suptitle("Gradient of the encoder's parameters")
     save(figure, path)
 
 

@@ -165,24 +165,25 @@ class Session:
         result, per_image = estimate(x, y, config.seed, show_progress=True)
         if not np.isfinite(result.test_llh):
             raise UsageError(f"--run_dir: the weights of {self.run.path} give a log likelihood of {result.test_llh}")
-        if not self._is_recorded(result):
-            seconds = round(time.monotonic() - began, 1)
-            activity = make_activity(self.model, jit=config.jit == "on")(x, y, config.seed)
-            active = {"active_units": [int(np.sum(units > ACTIVE)) for units in activity]}
-            write_json(self.run.test_llh, {**result._asdict(), **active, "seconds": seconds, **provenance()})
+        seconds = round(time.monotonic() - began, 1)
+        if result.pareto_k is not None:
+            print(f"Pareto k of the weights: median {result.pareto_k:.2f}, above 0.7 for {result.pareto_k_high:.0%}")
         if result.mc_error is not None:
             print(f"Monte Carlo error on these images: {result.mc_error:.3f} nats")
         print(_result_line(of_what, result._asdict()), flush=True)
+        if not self._is_recorded(result):
+            activity = make_activity(self.model, jit=config.jit == "on")(x, y, config.seed)
+            active = {"active_units": [int(np.sum(units > ACTIVE)) for units in activity]}
+            write_json(self.run.test_llh, {**result._asdict(), **active, "seconds": seconds, **provenance()})
         if config.per_image:
             self._write_per_image(per_image)
         return result
 
     def _write_per_image(self, per_image):
-        """A row for each measured test image: its number in the test set, its label, log p(x) and the error, nats."""
+        """A row for each measured test image: its number in the test set, its label, and its estimates."""
         numbers = evenly_spaced(np.arange(len(self.dataset.test_images)), self.config.eval_images)
-        rows = zip(numbers, self.dataset.test_labels[numbers], per_image.log_px, per_image.mc_error)
-        rows = [dict(test_image=i, label=y, log_px=float(a), mc_error=float(b)) for i, y, a, b in rows]
-        write_csv(self.config.per_image, rows)
+        columns = {"test_image": numbers, "label": self.dataset.test_labels[numbers], **per_image._asdict()}
+        write_csv(self.config.per_image, [dict(zip(columns, row)) for row in zip(*columns.values())])
 
     def _is_recorded(self, result):
         """Whether test_llh.json has as many samples and images already: that record stays, and is shown beside."""

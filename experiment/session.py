@@ -1,7 +1,6 @@
 """A session: one experiment at work, with its settings, its folder, its data and its model."""
 
 import dataclasses
-import json
 import time
 
 import numpy as np
@@ -203,10 +202,9 @@ class Session:
 
     def report(self):
         """The test log likelihood as it was measured, or measured now."""
-        if not self.run.test_llh.exists():
+        if (record := self.run.recorded()) is None:
             return self.measure()
-        llh = json.loads(self.run.test_llh.read_text())
-        print(_result_line("test", llh) + f", as {self.run.test_llh.name} has it")
+        print(_result_line("test", record) + f", as {self.run.test_llh.name} has it")
 
     def measure(self):
         """The test log likelihood: printed, and written to test_llh.json. Returns it."""
@@ -214,40 +212,44 @@ class Session:
 
         config, began = self.config, time.monotonic()
         x, y = (evenly_spaced(array, config.eval_images) for array in self.test_data())
+        kept = self._kept_record(config.eval_samples, len(x))
         of_what = "held-out training" if config.held_out else "test"
         print(f"{of_what} log likelihood: {len(x)} images, {config.eval_samples} samples each", flush=True)
         estimate = make_log_likelihood(self.model, config.eval_samples, config.jit == "on")
         result, per_image = estimate(x, y, config.seed, show_progress=True)
         if not np.isfinite(result.test_llh):
             raise UsageError(f"--run_dir: the weights of {self.run.path} give a log likelihood of {result.test_llh}")
-        if not self._is_recorded(result):
-            seconds = round(time.monotonic() - began, 1)
-            activity = make_activity(self.model, jit=config.jit == "on")(x, y, config.seed)
-            active = {"active_units": [int(np.sum(units > ACTIVE)) for units in activity]}
-            write_json(self.run.test_llh, {**result._asdict(), **active, "seconds": seconds, **provenance()})
+        seconds = round(time.monotonic() - began, 1)
+        if result.pareto_k is not None:
+            print(f"Pareto k of the weights: median {result.pareto_k:.2f}, above 0.7 for {result.pareto_k_high:.0%}")
         if result.mc_error is not None:
             print(f"Monte Carlo error on these images: {result.mc_error:.3f} nats")
         print(_result_line(of_what, result._asdict()), flush=True)
+        if not kept:
+            activity = make_activity(self.model, jit=config.jit == "on")(x, y, config.seed)
+            active = {"active_units": [int(np.sum(units > ACTIVE)) for units in activity]}
+            write_json(self.run.test_llh, {**result._asdict(), **active, "seconds": seconds, **provenance()})
         if config.per_image:
             self._write_per_image(per_image)
         return result
 
     def _write_per_image(self, per_image):
-        """A row for each measured test image: its number in the test set, its label, log p(x) and the error, nats."""
+        """A row for each measured test image: its number in the test set, its label, and its estimates."""
         numbers = evenly_spaced(np.arange(len(self.dataset.test_images)), self.config.eval_images)
-        rows = zip(numbers, self.dataset.test_labels[numbers], per_image.log_px, per_image.mc_error)
-        rows = [dict(test_image=i, label=y, log_px=float(a), mc_error=float(b)) for i, y, a, b in rows]
-        write_csv(self.config.per_image, rows)
+        columns = {"test_image": numbers, "label": self.dataset.test_labels[numbers], **per_image._asdict()}
+        write_csv(self.config.per_image, [dict(zip(columns, row)) for row in zip(*columns.values())])
 
-    def _is_recorded(self, result):
-        """Whether test_llh.json has as many samples and images already: that record stays, and is shown beside."""
-        try:
-            old = json.loads(self.run.test_llh.read_text())
-        except (OSError, ValueError):
+    def _kept_record(self, n_samples, n_images):
+        """Whether test_llh.json has as many samples and images already: that record stays, and is shown beside.
+
+        One of the same size whose error is not of the present kind is replaced. Raises UsageError if it is damaged.
+        """
+        if (old := self.run.recorded()) is None:
             return False
-        if old["n_samples"] < result.n_samples or old["n_images"] < result.n_images:
+        size, new_size = (old["n_samples"], old["n_images"]), (n_samples, n_images)
+        if size[0] < n_samples or size[1] < n_images or (size == new_size and "pareto_k" not in old):
             return False
-        print(f"{self.run.test_llh.name} keeps {old['test_llh']:.2f} (k={old['n_samples']}, {old['n_images']} images)")
+        print(f"{self.run.test_llh.name} keeps {old['test_llh']:.2f} (k={size[0]}, {size[1]} images)")
         return True
 
 

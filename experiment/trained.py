@@ -76,13 +76,9 @@ class TrainedModel:
         from evaluation import make_log_likelihood
 
         x = self._pixels(images)
-        if not np.isin(x, (0, 1)).all():
-            raise ValueError(
-                "images hold values between 0 and 1, and log p(x) is that of binary images: binarise them first, by"
-                " images > 0.5 or by a draw with the greys as probabilities"
-            )
         estimate = make_log_likelihood(self.model, n_samples, self.config.jit == "on")
-        return tuple(estimate(x, self._context(labels, len(x)), seed, show_progress)[1])
+        per_image = estimate(x, self._context(labels, len(x)), seed, show_progress)[1]
+        return per_image.log_px, per_image.mc_error
 
     def _pixels(self, images):
         """float32 [n, n_pixels]. Raises ValueError where the images are not the model's."""

@@ -10,7 +10,6 @@ import statistics
 import sys
 from typing import NamedTuple
 
-from data.catalogue import DEFAULT as DEFAULT_DATASET
 from experiment import run_folder, survey
 from experiment.flags import config_from
 from experiment.presets import settings_beside
@@ -71,10 +70,9 @@ def _read(folder):
 def cell_of(config):
     """The cell of the published tables that an experiment fills, or None if it is another model or data set."""
     objective = "iwae_elbo" if (config.objective, config.n_samples) == ("vae_elbo", 1) else config.objective
-    if (config.model, config.dataset) != (Config.model, DEFAULT_DATASET):
-        return None
     usual = Config(stochastic_layers=config.stochastic_layers).resolved()
-    if (config.n_hidden, config.n_latent) != (usual.n_hidden, usual.n_latent):
+    names = ("model", "dataset", "binarise", "n_hidden", "n_latent")
+    if any(getattr(config, name) != getattr(usual, name) for name in names):
         return None
     return objective, config.stochastic_layers, config.n_samples, config.conditional
 
@@ -82,7 +80,7 @@ def cell_of(config):
 def follows(config, preset):
     """Whether a run has every setting of a preset, as it is now, and may fill a cell of its table."""
     names = ("model", "stochastic_layers", "n_hidden", "n_latent", "conditional", "objective", "n_samples",
-             "hyperparameters", "dataset", "seed")  # fmt: skip
+             "hyperparameters", "dataset", "own_data", "seed")  # fmt: skip
     wanted = config_from(settings_beside(preset, {name: getattr(config, name) for name in names}))
     return config.experiment() == wanted.resolved().experiment()
 

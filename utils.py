@@ -64,8 +64,9 @@ def evenly_spaced(images, n):
 
 
 def sheet(images, columns):
-    """[n, height, width] -> one picture of n images in rows of `columns`."""
-    _, height, width = images.shape
+    """[n, height, width] -> one picture of n images in rows of `columns`; what the last row lacks is 0."""
+    n, height, width = images.shape
+    images = np.concatenate([images, np.zeros((-n % columns, height, width), images.dtype)])
     rows = images.reshape(-1, columns, height, width)
     return rows.transpose(0, 2, 1, 3).reshape(-1, columns * width)
 

@@ -5,14 +5,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.arrays import DataError, aligned, blocks
 from data.catalogue import DATASETS, DatasetEntry
-from data.idx import DataError
+from data.pictures import read_images
 
-__all__ = ["DataError", "Dataset", "load"]
+__all__ = ["DataError", "Dataset", "load", "read_images"]
 
 
 class Dataset(NamedTuple):
-    """Images are uint8 [n, n_pixels], and byte/255 is the probability that a pixel is 1; labels are uint8 [n]."""
+    """Images are uint8 [n, n_pixels], and byte/255 is the probability that a pixel is 1; labels are integers [n], 0
+    throughout where there are none.
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -36,6 +39,31 @@ class Dataset(NamedTuple):
             test_labels=self.train_labels[-n:],
         )
 
+    def binarised(self, how):
+        """The same data as 0 and 255 alone, by `how` of data.catalogue.BINARISE; itself for "dynamic".
+
+        The draw of "fixed" belongs to the data set, whatever the run's seed is; test images are drawn once in any case.
+        Raises DataError for "none" where there are greys.
+        """
+        if how == "fixed":
+            generator = np.random.default_rng(0)
+            return self._replace(
+                train_images=_by_blocks(self.train_images, lambda grey: generator.random(grey.shape) * 255 < grey)
+            )
+        if how == "threshold":
+            images = self.train_images, self.test_images
+            train, test = (_by_blocks(part, lambda grey: grey > 127) for part in images)
+            return self._replace(train_images=train, test_images=test)
+        if how == "none":
+            for images in (self.train_images, self.test_images):
+                for rows in blocks(len(images)):
+                    if len(grey := images[rows][(images[rows] > 0) & (images[rows] < 255)]):
+                        raise DataError(
+                            f"--binarise: none is for images of 0 and 1 alone, and these have greys, {grey[0]}/255 say:"
+                            " p(x|z) is a distribution over binary images; dynamic, fixed or threshold makes them so"
+                        )
+        return self
+
     def context(self, split, conditional):
         """What a model is conditioned on: one-hot labels, float32 [n, n_labels]; or nothing, [n, 0].
 
@@ -52,12 +80,28 @@ class Dataset(NamedTuple):
         The first draw of NumPy's legacy generator after seeding with 123, which is what the reference implementation
         evaluates; NumPy keeps that stream unchanged for good.
         """
-        return np.random.RandomState(123).binomial(1, self.test_images / 255.0).astype(np.float32)
+        generator, x = np.random.RandomState(123), np.empty(self.test_images.shape, np.float32)
+        for rows in blocks(len(x)):
+            x[rows] = generator.binomial(1, self.test_images[rows] / 255.0)
+        return x
 
 
-def load(name, data_dir=None):
-    """The data set `name` of data.catalogue.DATASETS. Raises DataError where it cannot be had.
+def _by_blocks(images, is_one):
+    """255 where is_one(images), a block of rows at a time, and 0 elsewhere: uint8, as `images`."""
+    binary = aligned(images.shape)
+    for rows in blocks(len(images)):
+        binary[rows] = is_one(images[rows]) * np.uint8(255)
+    return binary
 
-    data_dir: a folder with its files, which is looked in first.
+
+def load(name, data_dir=None, expected=None):
+    """The data set `name` of data.catalogue.DATASETS, or the user's own at the path `name`. Raises DataError where it
+    cannot be had.
+
+    data_dir: a folder with its files, which is looked in first; expected: of the user's own, as in data.own.load.
     """
+    if name not in DATASETS:
+        from data import own
+
+        return own.load(name, data_dir, expected)
     return importlib.import_module(DATASETS[name].module).load(data_dir)

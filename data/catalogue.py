@@ -11,6 +11,7 @@ class DatasetEntry(NamedTuple):
     image_shape: tuple  # (height, width)
     n_labels: int
     module: str
+    binarise: str = "dynamic"  # what --binarise is for it, unless it is given
 
     @property
     def n_pixels(self):
@@ -19,5 +20,15 @@ class DatasetEntry(NamedTuple):
 
 DATASETS = {
     "mnist": DatasetEntry(60000, 10000, (28, 28), 10, "data.mnist"),
+    "binarized_mnist": DatasetEntry(60000, 10000, (28, 28), 0, "data.binarized_mnist", "none"),
+    "omniglot": DatasetEntry(24345, 8115, (28, 28), 0, "data.omniglot"),
+    "fashion_mnist": DatasetEntry(60000, 10000, (28, 28), 10, "data.fashion_mnist"),
+    "caltech101_silhouettes": DatasetEntry(4100, 2307, (28, 28), 101, "data.caltech101_silhouettes", "none"),
 }
 DEFAULT = "mnist"  # the published tables are on it
+BINARISE = {  # how bytes become 0 and 1; byte/255 is the probability of 1
+    "dynamic": "training images are drawn anew in every epoch, test images once",
+    "fixed": "all are drawn once",
+    "threshold": "1 where the byte is above 127",
+    "none": "all are 0 and 1 already",
+}

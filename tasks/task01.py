@@ -14,18 +14,23 @@ from experiment import command_line  # noqa: E402
 DEFAULTS = dict(n_latent=(2,), n_samples=5, preset="fast")
 FIXED = ("n_latent", "stochastic_layers", "conditional")
 PER_LABEL = 2  # test images of each label: the first ones
+IMAGES = 20  # at most, of labels spread evenly where there are more; and so many where there are no labels
 SAMPLES = 5000  # of q, for the estimate of log p(x) and for resampling
 ENOUGH = 100  # effective samples, for the two estimates of log p(x) to be held against each other
 SHOWN = 300  # samples in a picture
 RECONSTRUCTED = 16
-MANIFOLD = 20  # digits along each side of the picture of the latent space
+MANIFOLD = 20  # images along each side of the picture of the latent space
 
 
 def chosen(labels):
-    """The first PER_LABEL images of each label, labels in turn."""
+    """The first PER_LABEL images of each label, labels in turn; the first IMAGES where there is one label."""
     import numpy as np
 
-    return np.concatenate([np.flatnonzero(labels == label)[:PER_LABEL] for label in np.unique(labels)])
+    from utils import evenly_spaced
+
+    shown = evenly_spaced(np.unique(labels), IMAGES // PER_LABEL)
+    each = PER_LABEL if len(shown) > 1 else IMAGES
+    return np.concatenate([np.flatnonzero(labels == label)[:each] for label in shown])
 
 
 def posteriors(session):
@@ -51,7 +56,7 @@ def posteriors(session):
         samples = {"q(z|x)": q_samples[:, i], "SIR": sir_samples[:, i]}
         decoded = {name: session.decoded(z[:RECONSTRUCTED]) for name, z in samples.items()}
         row = {
-            "test_image": int(rows[i]), "digit": int(labels[i]), "log_px_grid": grid.log_px,
+            "test_image": int(rows[i]), "label": int(labels[i]), "log_px_grid": grid.log_px,
             f"log_px_k{SAMPLES}": float(log_px[i]), "kl_q_p": grid.kl, "effective_samples": float(effective[i]),
         }  # fmt: skip
         result.append((Posterior(session.as_images(image)[0], grid, samples, decoded, row), row))
@@ -59,7 +64,7 @@ def posteriors(session):
 
 
 def work(session):
-    """The figures and the table of the posteriors, and the latent space as digits."""
+    """The figures and the table of the posteriors, and the latent space as images."""
     from plots.tasks import manifold, posterior_figures
     from utils import write_csv
 
@@ -73,7 +78,7 @@ def work(session):
     sampled = [row for row in rows if row["effective_samples"] >= ENOUGH]
     off = max((abs(row["log_px_grid"] - row[f"log_px_k{SAMPLES}"]) for row in sampled), default=0.0)
     print(
-        f"{len(rows)} test digits: KL(q||p) is {gap:.2f} nats on average. For the {len(sampled)} with {ENOUGH} or more"
+        f"{len(rows)} test images: KL(q||p) is {gap:.2f} nats on average. For the {len(sampled)} with {ENOUGH} or more"
     )
     print(f"effective samples, log p(x) by the grid and by {SAMPLES} samples differ by {off:.2f} nats at most.")
     print(f"Pictures and posteriors.csv are in {session.run.path}")

@@ -1,6 +1,6 @@
 """The latent spaces of two stochastic layers, of 4 and 2 units.
 
-What does the upper layer know of a digit that the lower one does not, and what is left to the lower one when the upper
+What does the upper layer know of an image that the lower one does not, and what is left to the lower one when the upper
 one is given?
 """
 
@@ -16,7 +16,7 @@ FIXED = ("stochastic_layers", "conditional")
 
 
 def work(session):
-    """The posterior means of both layers, coloured by digit, and z1 redrawn under a fixed z2."""
+    """The posterior means of both layers, coloured by label, and z1 redrawn under a fixed z2."""
     session.train_or_load()
     session.report()
     session.draw_posterior_means(n_images=None, standardise=True)

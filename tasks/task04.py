@@ -1,6 +1,6 @@
-"""The conditional IWAE with a learned prior p(z|y): all of p and q are given the digit's label y.
+"""The conditional IWAE with a learned prior p(z|y): all of p and q are given the image's label y.
 
-How many nats does the label save, and does z come to mean the same for every digit?
+How many nats does the label save, and does z come to mean the same for every label?
 """
 
 import pathlib
@@ -15,7 +15,7 @@ FIXED = ("conditional",)
 
 
 def work(session):
-    """The bounds, a digit a row from the prior, the posterior means, and log p(x|y)."""
+    """The bounds, a label a row from the prior, the posterior means, and log p(x|y)."""
     session.train_or_load()
     if session.eval_only:
         session.draw_posterior_means()

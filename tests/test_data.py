@@ -1,4 +1,4 @@
-"""The data set: its sources, its verification, its cache."""
+"""Published data sets: their sources, their verification, their cache."""
 
 import functools
 import gzip
@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from data import DataError, load
+from data import DataError, load, published
 from data import mnist as source
 from data import mnist_sources as sources
 from data.catalogue import DATASETS
@@ -25,13 +25,13 @@ SHAPE = (28, 28)
 
 def parts(dataset):
     """What a source returns: the four arrays by name, images [n, height, width]."""
-    arrays = {part: getattr(dataset, part) for part in source.PARTS}
+    arrays = {part: getattr(dataset, part) for part in published.PARTS}
     return {part: array.reshape(-1, *SHAPE) if "images" in part else array for part, array in arrays.items()}
 
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(published, "CACHE", tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -62,7 +62,7 @@ def test_mnist_is_what_the_protocol_says(mnist):
     assert mnist.train_images.shape == (60000, 784) and mnist.test_images.shape == (10000, 784)
     assert mnist.train_labels[:5].tolist() == [5, 0, 4, 1, 9] and mnist.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert mnist.pixel_means.mean() == pytest.approx(0.13066, abs=1e-5)
-    source.verify(parts(mnist), "the loaded data")
+    published.verify("mnist", source.MD5, parts(mnist), "the loaded data")
 
 
 def test_the_table_has_the_sizes_of_the_data(mnist):
@@ -88,7 +88,7 @@ def test_binarised_test_images_are_the_reference_s_first_draw(mnist):
 
 def test_idx_files_from_data_dir_then_cache(idx_folder, empty_cache, offline, mnist):
     loaded = load("mnist", idx_folder)
-    assert all(np.array_equal(getattr(loaded, part), getattr(mnist, part)) for part in source.PARTS)
+    assert all(np.array_equal(getattr(loaded, part), getattr(mnist, part)) for part in published.PARTS)
     assert loaded.entry is mnist.entry
 
 
@@ -118,7 +118,7 @@ def test_second_load_comes_from_the_cache_and_is_fast(empty_cache, monkeypatch, 
 
 @pytest.mark.parametrize("damage", ["cut", "swap", "empty"])
 def test_corrupt_cache_is_named_never_used(damage, empty_cache, offline, mnist):
-    source._write_cache(empty_cache / "mnist.npz", mnist)
+    published.write_cache(empty_cache / "mnist.npz", mnist)
     path = empty_cache / "mnist.npz"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-1000])
@@ -127,7 +127,7 @@ def test_corrupt_cache_is_named_never_used(damage, empty_cache, offline, mnist):
     else:  # the right images in another order: what tensorflow-datasets' own prepared files hold
         swapped = mnist.train_images.copy()
         swapped[[0, 1]] = swapped[[1, 0]]
-        source._write_cache(path, mnist._replace(train_images=swapped))
+        published.write_cache(path, mnist._replace(train_images=swapped))
     with pytest.raises(DataError, match=r"the cached .*mnist\.npz.*deleted?.*fetched again"):
         load("mnist")
 
@@ -211,7 +211,7 @@ def test_tfds_s_downloader_brings_the_idx_files_in_their_order(idx_folder, mnist
     finally:
         server.shutdown()
         server.server_close()
-    source.verify(found, "its downloads")
+    published.verify("mnist", source.MD5, found, "its downloads")
     with pytest.raises(DataError, match=r"127\.0\.0\.1:\d+ cannot be reached"):  # at once, now that it is closed
         sources.from_tfds("mnist")
 
@@ -251,7 +251,7 @@ def test_unpickler_admits_arrays_and_nothing_else(capsys):
 
 
 def _write(path, dataset):
-    source._write_cache(path, dataset)
+    published.write_cache(path, dataset)
 
 
 def test_two_processes_may_write_the_cache_at_once(tmp_path, mnist):
@@ -263,7 +263,7 @@ def test_two_processes_may_write_the_cache_at_once(tmp_path, mnist):
     for writer in writers:
         writer.join()
     assert [p.name for p in tmp_path.iterdir()] == ["mnist.npz"]
-    assert np.array_equal(source._read_cache(path).train_labels, mnist.train_labels)
+    assert np.array_equal(published.read_cache(path, "mnist", source.MD5).train_labels, mnist.train_labels)
 
 
 def test_held_out_images_leave_training_and_take_the_place_of_the_test_set(mnist):

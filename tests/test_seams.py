@@ -25,7 +25,6 @@ from experiment.settings import Config
 from models.catalogue import Hyperparameter, ObjectiveEntry, objective_function
 from models.interface import LogWeights
 from models.objectives import Estimate, iwae_elbo, vae_elbo
-from tasks import task04, task05
 
 STROKES = DatasetEntry(n_train=120, n_test=40, image_shape=(5, 7), n_labels=3, module=__name__)
 SIZES = (
@@ -111,21 +110,6 @@ def test_cells_of_the_tables_are_of_their_data_set_alone(results):
     usual = Config(n_samples=5).resolved()
     assert tables.cell_of(usual) is not None
     assert tables.cell_of(Config(n_samples=5, dataset="strokes").resolved()) is None
-
-
-def test_a_conditional_task_on_another_data_set(results, capfd):
-    flags = ["--dataset", "strokes", *SIZES, "--preset", "quick", "--eval_images", "40"]
-    assert command_line(task04.work, task04.__doc__, flags, task04.DEFAULTS, task04.FIXED) == 0, capfd.readouterr().err
-    folder = only_folder(results)
-    assert {f"figures/{name}.png" for name in ("prior", "learning_curves", "posterior_pca")} <= pictures(folder)
-    images = prior(folder)
-    assert {array.shape for array in images.values()} == {(30, 5, 7)}  # a label a row, ten to a row
-    assert json.loads((folder / "test_llh.json").read_text())["n_images"] == 40
-    capfd.readouterr()
-    flags = ["--eval_only", "--run_dir", str(folder)]  # the run there is not what task 5 is about
-    assert command_line(task05.work, task05.__doc__, flags, task05.DEFAULTS, task05.FIXED) == 2
-    error = capfd.readouterr().err
-    assert "--conditional: learned_prior is not allowed; here it is standard_prior" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_task01(few_digits, constants, capfd):
     (folder,) = few_digits.glob("quick/*")
     assert {"manifold.png", *(f"{i}.png" for i in range(3))} <= pictures(folder / "figures")
     rows = read_csv(folder / "posteriors.csv")
-    assert [(int(row["test_image"]), int(row["digit"])) for row in rows] == [(0, 7), (1, 2), (2, 1)]
+    assert [(int(row["test_image"]), int(row["label"])) for row in rows] == [(0, 7), (1, 2), (2, 1)]
     # After two epochs q misses many a posterior, and then samples estimate too low; they never estimate much too high.
     above = np.array([float(row["log_px_grid"]) - float(row["log_px_k2000"]) for row in rows])
     assert np.abs(above).min() < 0.5 and above.min() > -1.5

@@ -11,6 +11,7 @@ import tensorflow as tf
 from evaluation import ACTIVE, make_activity, make_bounds
 from models.random import Stream, stateless_seed
 from training.checkpoints import Checkpoints
+from training.images import as_tensor
 from training.log import Log
 from training.schedule import make_optimizer
 from training.steps import make_steps
@@ -59,7 +60,7 @@ class _Training:
             self._start_from_beginning(start_from)
         self.log = Log(run, self.checkpoints.step, config.experiment())
         conditional = config.conditional != "no"
-        self.data = tf.constant(dataset.train_images), tf.constant(dataset.context("train", conditional))
+        self.data = as_tensor(dataset.train_images), tf.constant(dataset.context("train", conditional))
         self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(n) for n in range(config.n_epochs)}}
         monitored_with = {*self.steps_with, config.n_samples}
         self.bounds_with = {k: make_bounds(model, k, config.jit == "on") for k in monitored_with}
@@ -224,11 +225,11 @@ class _Training:
 def _for_pictures(config, model):
     """The noise of the images drawn from the prior, and their labels.
 
-    A conditional model is drawn a label a row, with the same noise in the rows of a column.
+    A conditional model is drawn a label a row, with the same noise in the rows of a column; of many labels some.
     """
     noise = model.noise(1, PICTURED, stateless_seed(config.seed, Stream.PICTURE, 0))
     if config.conditional == "no":
         return noise, None
-    labels = np.eye(model.n_context, dtype=np.float32)
+    labels = evenly_spaced(np.eye(model.n_context, dtype=np.float32), PICTURED // COLUMNS)
     noise = tuple(tf.tile(e[:, :COLUMNS], [1, len(labels), 1]) for e in noise)
     return noise, np.repeat(labels, COLUMNS, axis=0)

@@ -1,0 +1,74 @@
+"""Arrays of bytes that are kept once: whatever makes or reads them goes by blocks of rows."""
+
+import mmap
+
+import numpy as np
+
+AT_A_TIME = 100  # rows of a block
+
+
+class DataError(Exception):
+    """A data set that cannot be had, or a copy that is not what it should be; the message is one line."""
+
+
+def blocks(n):
+    """The slices of n rows, AT_A_TIME each."""
+    return (slice(start, min(start + AT_A_TIME, n)) for start in range(0, n, AT_A_TIME))
+
+
+def aligned(shape):
+    """A uint8 array, of zeros, that begins where a page of memory does: TensorFlow can then use it as it lies."""
+    return np.frombuffer(mmap.mmap(-1, max(1, int(np.prod(shape)))), np.uint8, int(np.prod(shape))).reshape(shape)
+
+
+class Bytes:
+    """Collects images as bytes, 0 to 255, block by block, and says what was wrong with them.
+
+    name: what the images are called in an error.
+    """
+
+    def __init__(self, name, n, height, width):
+        self.name, self.done = name, 0
+        self.images = aligned((n, height * width))
+        self.largest_integer = None  # of all, where they are integers: those up to 1 are binary
+
+    def add(self, images):
+        """images: [m, height, width] or [m, height, width, 1 or 3], of bool, integers up to 255, or floats in [0, 1].
+
+        Raises DataError for other values.
+        """
+        low, high = images.min(), images.max()
+        if images.dtype.kind == "f":
+            if np.isnan(low):
+                raise DataError(f"{self.name} has NaN among images {self.done} to {self.done + len(images) - 1}")
+            if low < 0 or high > 1:
+                raise DataError(
+                    f"{self.name} has values from {low:g} to {high:g}: floats must lie in [0, 1]; bytes, 0 to 255, go"
+                    " as integers (uint8)"
+                )
+            images = images * 255
+        elif images.dtype.kind in "ui":
+            if low < 0 or high > 255:
+                raise DataError(f"{self.name} has values from {low} to {high}: integers must lie in 0 to 255")
+            self.largest_integer = max(self.largest_integer or 0, int(high))
+        else:
+            images = images * np.uint8(255)
+        if images.ndim == 4:
+            images = images[..., 0] if images.shape[-1] == 1 else images @ GREY
+        if images.dtype.kind == "f":
+            images = np.rint(images)
+        self.images[self.done : self.done + len(images)] = images.reshape(len(images), -1)
+        self.done += len(images)
+
+
+GREY = np.array([0.299, 0.587, 0.114])  # luma of red, green and blue (ITU-R BT.601), as Pillow has it
+
+
+def binary_to_bytes(parts):
+    """Makes 1 into 255, in place, where no integer of any of the Bytes is above 1: then they are binary images."""
+    largest = [part.largest_integer for part in parts if part.largest_integer is not None]
+    if largest and max(largest) <= 1:
+        for part in parts:
+            if part.largest_integer is not None:
+                for rows in blocks(len(part.images)):
+                    part.images[rows] *= np.uint8(255)

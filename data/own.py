@@ -1,0 +1,265 @@
+"""A data set of the user's own: arrays in an .npz or .npy file, or in a folder of .npy files; or a folder of pictures.
+
+`facts` judges it by names, headers and labels, before anything large is read; `load` reads it, and judges the images.
+The arrays' names are Keras's: x_train, and y_train, x_test, y_test where there are such. What is in .npy files as bytes
+is not read into memory but mapped, so that it may be larger.
+"""
+
+import pathlib
+import re
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from data import Dataset, pictures
+from data.arrays import Bytes, DataError, binary_to_bytes, blocks
+from data.catalogue import DATASETS, DatasetEntry
+
+NAMES = ("x_train", "y_train", "x_test", "y_test")
+
+
+class Splits(NamedTuple):
+    """What there is before it is read. images: "train" and, where it is given, "test" -> their source, which is a list
+    of paths or an _Array; labels: the same keys -> integers [n], or {} where there are none.
+    """
+
+    images: dict
+    labels: dict
+    image_shape: tuple
+    n_labels: int
+    crc32: int  # of the files' names and sizes, or of the arrays: whether this is what a run began with
+
+
+def name_of(path):
+    """A name for folders, of letters, digits, dots and dashes: "photos" of ../my data/photos.npz."""
+    name = pathlib.Path(path).resolve().name.removesuffix(".npz").removesuffix(".npy")
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "own"
+
+
+def facts(path, data_dir=None):
+    """What a run saves of the data at `path`: sizes, and crc32, which tells them from others. Raises DataError."""
+    if not (found := _find(path, data_dir)):
+        raise DataError(
+            f"{path} is not allowed; one of {', '.join(DATASETS)}, or the path of an .npz or .npy file or of a folder"
+            " of pictures"
+        )
+    return _facts(_splits(found))
+
+
+def entry_of(facts):
+    """The DatasetEntry of what `facts` returned."""
+    shape = tuple(facts["image_shape"])
+    return DatasetEntry(facts["n_train"], facts["n_test"], shape, facts["n_labels"], __name__)
+
+
+def load(path, data_dir=None, expected=None):
+    """The data at `path` as a data.Dataset; the last tenth is the test set where none is given.
+
+    expected: what `facts` said of them when a run began. Raises DataError, also where they have changed since.
+    """
+    if not (found := _find(path, data_dir)):
+        raise DataError(f"{path} is not there; --data_dir names the folder that it lies in now")
+    splits = _splits(found)
+    now = _facts(splits)
+    if expected and now != expected:
+        changed = "; ".join(f"{name} {now[name]}, not {expected[name]}" for name in now if now[name] != expected[name])
+        raise DataError(f"{found} is not what the run began with: {changed}")
+    entry = entry_of(now)
+    read = {split: _read(source, splits.image_shape) for split, source in splits.images.items()}
+    binary_to_bytes([part for part in read.values() if isinstance(part, Bytes)])
+    images = {split: part.images if isinstance(part, Bytes) else part for split, part in read.items()}
+    labels = splits.labels or {split: np.zeros(len(part), np.uint8) for split, part in images.items()}
+    if "test" not in images:
+        n = entry.n_train
+        images = {"train": images["train"][:n], "test": images["train"][n:]}
+        labels = {"train": labels["train"][:n], "test": labels["train"][n:]}
+    return Dataset(images["train"], labels["train"], images["test"], labels["test"], entry)
+
+
+def _splits(found):
+    if found.suffix == ".npz":
+        return _of_arrays(found, _in_npz(found))
+    if found.suffix == ".npy":
+        return _of_arrays(found, {"x_train": _in_npy(found)})
+    if not found.is_dir():
+        raise DataError(f"{found} is no .npz or .npy file and no folder")
+    if (found / "x_train.npy").is_file():
+        return _of_arrays(found, {name: _in_npy(p) for name in NAMES if (p := found / f"{name}.npy").is_file()})
+    return _of_pictures(found)
+
+
+def _find(path, data_dir):
+    places = [pathlib.Path(data_dir) / pathlib.Path(path).name] if data_dir else []
+    for place in [*places, pathlib.Path(path)]:
+        if place.exists():
+            return place
+    return None
+
+
+def _facts(splits):
+    n_train = len(splits.images["train"])
+    n_test = len(splits.images["test"]) if "test" in splits.images else max(2, n_train // 10)
+    n_train -= 0 if "test" in splits.images else n_test
+    if n_train < 1 or n_test < 2:
+        raise DataError(f"there are {max(0, n_train)} images to train on and {n_test} to test on; at least 1 and 2")
+    if splits.n_labels > max(n_train, 2):
+        raise DataError(f"labels go up to {splits.n_labels - 1}, and there are only {n_train} images to train on")
+    sizes = dict(n_train=n_train, n_test=n_test, image_shape=list(splits.image_shape), n_labels=splits.n_labels)
+    return sizes | {"crc32": splits.crc32}
+
+
+def _read(source, image_shape):
+    """Bytes of the images; or, of an array of bytes in a file, the uint8 array [n, n_pixels] that is mapped to it."""
+    if isinstance(source, list):
+        return pictures.read(source, image_shape)
+    if source.mapped is not None and source.dtype == np.uint8 and len(source.shape) == 3:
+        images = source.mapped.reshape(len(source), -1)
+        if max(int(images[rows].max()) for rows in blocks(len(images))) <= 1:
+            raise DataError(
+                f"{source.name} holds 0 and 1 alone; it is used as it lies in its file, in which 1 must be 255 (or save"
+                " it as .npz or as bool)"
+            )
+        return images
+    if source.shape[3:] == (3,):
+        print(f"data: {source.name} is in colour, and was turned to grey", flush=True)
+    images = Bytes(source.name, len(source), *image_shape)
+    for block in source.blocks():
+        images.add(block)
+    return images
+
+
+# Pictures
+
+
+def _of_pictures(folder):
+    parts = {path.name: path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
+    parts = parts if parts.keys() == {"train", "test"} else {"train": folder}
+    classes = {split: pictures.classes_in(path) for split, path in parts.items()}
+    names = list(classes["train"])
+    if "test" in classes and (bool(classes["test"]) != bool(names) or set(classes["test"]) - set(names)):
+        raise DataError(f"{folder}: train has the classes {names}, and test {list(classes['test'])}")
+    images, labels = {}, {}
+    for split, path in parts.items():
+        if not names:
+            images[split] = pictures.pictures_in(path)
+            continue
+        # Classes in turn, each at its own pace, so that any last part of the list has its share of each.
+        listed = sorted(
+            ((number + 0.5) / len(paths), names.index(name), picture)
+            for name, paths in classes[split].items()
+            for number, picture in enumerate(paths)
+        )
+        images[split] = [picture for _, _, picture in listed]
+        labels[split] = np.array([label for _, label, _ in listed])
+    said = "".join(f"{p.relative_to(folder)} {p.stat().st_size}\n" for part in images.values() for p in part)
+    shape = pictures.size_of(images["train"][0])
+    return Splits(images, labels, shape, len(names), zlib.crc32(said.encode()))
+
+
+# Arrays
+
+
+class _Array(NamedTuple):
+    """An array in a file, by its header."""
+
+    name: str
+    shape: tuple
+    dtype: np.dtype
+    mapped: np.ndarray | None  # the array itself, where it is in a file of its own
+    blocks: object  # () -> its rows, AT_A_TIME of them in turn
+    crc32: int
+
+    def __len__(self):
+        return self.shape[0]
+
+
+def _in_npy(path):
+    try:
+        # Copy on write: nothing is written to the file, and yet TensorFlow may be given the array.
+        array = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read ({error})") from None
+    if not array.ndim or not array.flags.c_contiguous:
+        raise DataError(f"{path} is not an array of images in C order; np.ascontiguousarray makes one")
+    some = array[np.arange(min(100, len(array))) * len(array) // min(100, max(1, len(array)))]
+    return _Array(str(path), array.shape, array.dtype, array,
+                  lambda: (array[rows] for rows in blocks(len(array))), zlib.crc32(some))  # fmt: skip
+
+
+def _in_npz(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if "x_train" not in names:
+                raise DataError(f"{path} has no x_train (it has {', '.join(names) or 'nothing'})")
+            return {name: _member(archive, names[name]) for name in NAMES if name in names}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read ({error})") from None
+
+
+def _member(archive, info):
+    name, path = f"{info.filename.removesuffix('.npy')} in {archive.filename}", archive.filename
+
+    def header(file):
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return read(file)
+
+    with archive.open(info) as file:
+        shape, in_fortran_order, dtype = header(file)
+    if in_fortran_order or dtype.hasobject or not shape:
+        raise DataError(f"{name} is not an array of numbers in C order; np.ascontiguousarray makes one")
+    row = dtype.itemsize * int(np.prod(shape[1:]))
+
+    def read_blocks():
+        try:
+            with zipfile.ZipFile(path) as again, again.open(info.filename) as file:
+                header(file)
+                for rows in blocks(shape[0]):
+                    n = rows.stop - rows.start
+                    yield np.frombuffer(file.read(n * row), dtype).reshape(n, *shape[1:])
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(f"{name} cannot be read ({error})") from None
+
+    return _Array(name, shape, dtype, None, read_blocks, info.CRC)
+
+
+def _of_arrays(path, arrays):
+    """arrays: name of NAMES -> _Array."""
+    if "x_train" not in arrays:
+        raise DataError(f"{path} has no x_train")
+    images = {split: arrays[f"x_{split}"] for split in ("train", "test") if f"x_{split}" in arrays}
+    for array in images.values():
+        if len(array.shape) not in (3, 4) or (len(array.shape) == 4 and array.shape[-1] not in (1, 3)):
+            raise DataError(
+                f"{array.name} has the shape {array.shape}: [n, height, width] is needed, or that and 1 or 3 channels"
+            )
+        if array.dtype.kind not in "fuib":
+            raise DataError(f"{array.name} holds {array.dtype}, not numbers")
+        if not all(array.shape):
+            raise DataError(f"{array.name} has the shape {array.shape}: it is empty")
+        if array.shape[1:3] != images["train"].shape[1:3]:
+            raise DataError(f"{array.name} has the shape {array.shape}, and x_train {images['train'].shape}")
+    labels = {split: _labels(arrays[f"y_{split}"], images[split]) for split in images if f"y_{split}" in arrays}
+    if labels and labels.keys() != images.keys():
+        raise DataError(f"{path} has labels for {' and '.join(labels)} alone, and images for {' and '.join(images)}")
+    n_labels = int(max(part.max() for part in labels.values())) + 1 if labels else 0
+    if "test" in labels and labels["test"].max() > labels["train"].max():
+        raise DataError(f"{path}: y_test goes up to {labels['test'].max()}, and y_train to {labels['train'].max()}")
+    crc = zlib.crc32(str([(array.shape, array.dtype.str, array.crc32) for array in arrays.values()]).encode())
+    return Splits(images, labels, tuple(map(int, images["train"].shape[1:3])), n_labels, crc)
+
+
+def _labels(array, images):
+    """[n] integers. Raises DataError where they do not match the images."""
+    if array.dtype.kind not in "uib" or array.shape not in ((len(images),), (len(images), 1)):
+        raise DataError(
+            f"{array.name} has the shape {array.shape} and type {array.dtype}: an integer for each of the {len(images)}"
+            " images is needed"
+        )
+    labels = np.concatenate(list(array.blocks())).reshape(-1).astype(np.int64)
+    if labels.min() < 0:
+        raise DataError(f"{array.name} has labels from {labels.min()}: they count from 0")
+    return labels

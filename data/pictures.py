@@ -1,0 +1,91 @@
+"""Folders of PNG and JPEG pictures, read by Pillow."""
+
+import pathlib
+
+import numpy as np
+
+from data.arrays import Bytes, DataError, binary_to_bytes
+
+ENDINGS = (".png", ".jpg", ".jpeg")
+EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+def read_images(path, image_shape=None):
+    """The pictures of a folder and of all its sub-folders, by name, or a single one: uint8 [n, height, width], grey.
+
+    image_shape: (height, width) that they must have; by default that of the first. Raises DataError where a picture
+    cannot be read, is of another size, or is none.
+    """
+    path = pathlib.Path(path)
+    paths = [path] if path.is_file() else pictures_in(path)
+    if not paths:
+        raise DataError(f"{path} holds no PNG or JPEG files")
+    shape = image_shape or size_of(paths[0])
+    images = read(paths, shape)
+    binary_to_bytes([images])
+    return images.images.reshape(-1, *shape)
+
+
+def pictures_in(folder):
+    """The paths of the pictures in a folder and below it, sorted; hidden files are none."""
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))
+
+
+def classes_in(folder):
+    """{name of a sub-folder: its pictures}, sorted as Keras's image_dataset_from_directory sorts classes; {} where the
+    pictures lie in the folder itself. Raises DataError where there are both, or a sub-folder has no picture.
+    """
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    classes = {path.name: pictures_in(path) for path in folders}
+    found = pictures_in(folder)
+    if not found:
+        raise DataError(f"{folder} holds no PNG or JPEG files")
+    beside = len(found) - sum(map(len, classes.values()))
+    if beside == len(found):
+        return {}
+    if beside:
+        raise DataError(f"{folder} holds pictures beside its sub-folders: sub-folders are classes with their own")
+    for name, paths in classes.items():
+        if not paths:
+            raise DataError(f"{folder / name} holds no PNG or JPEG files: sub-folders are classes")
+    return classes
+
+
+def size_of(path):
+    """(height, width) of a picture. Raises DataError."""
+    return _open(path).size[::-1]
+
+
+def read(paths, shape):
+    """The pictures as Bytes, all (height, width) large; says how many were turned from colour to grey.
+
+    Raises DataError, naming the file, where one cannot be read, is of another size, or has no 8 bits a channel.
+    """
+    images, n_coloured = Bytes("", len(paths), *shape), 0
+    for path in paths:
+        image = _open(path)
+        if image.size[::-1] != tuple(shape):
+            (height, width), (h, w) = shape, image.size[::-1]
+            raise DataError(f"{path} is {h} pixels high and {w} wide, where {height} by {width} were expected")
+        if image.mode not in EIGHT_BITS:
+            raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}): save it with 8")
+        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+            raise DataError(f"{path} is transparent in places: put it on a background first")
+        n_coloured += image.mode not in ("1", "L", "LA", "La")
+        images.add(np.asarray(image.convert("L"))[np.newaxis])
+    if n_coloured:
+        print(f"data: {n_coloured} of {len(paths)} pictures are in colour, and were turned to grey", flush=True)
+    return images
+
+
+def _open(path):
+    """A picture, read whole. Whatever Pillow makes of a damaged one is a DataError that names it."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except Exception as error:  # the formats' readers raise many kinds
+        raise DataError(f"{path} cannot be read as a picture ({type(error).__name__}: {error})") from None

@@ -1,0 +1,351 @@
+"""A user's own data: what is read, what is refused, and a run on a folder of pictures from flags to log p(x)."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tables
+from data import DataError, arrays, load, own, read_images
+from experiment import command_line, load_run, run_folder
+from experiment.errors import UsageError
+from experiment.flags import parse_flags
+from experiment.settings import Config
+from tasks import task04, task05
+from tests.test_seams import SIZES, only_folder, pictures, run_main
+from training.images import as_tensor
+
+SHAPE = (20, 32)
+RNG = np.random.default_rng(0)
+GREYS = RNG.integers(0, 256, (20, 4, 6)).astype(np.uint8)
+
+
+def draw(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def strokes(n, seed=0):
+    """Images [n, 20, 32] with a bright row, that of the label, and labels."""
+    labels = np.arange(n) % 3
+    images = np.random.default_rng(seed).integers(0, 60, (n, *SHAPE)).astype(np.uint8)
+    images[np.arange(n), 5 * labels + 4] = 230
+    return images, labels
+
+
+@pytest.fixture
+def results(monkeypatch, tmp_path):
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """200 pictures of 20 x 32 in three sub-folders."""
+    for number, (image, label) in enumerate(zip(*strokes(200))):
+        draw(tmp_path / "my shapes" / "abc"[label] / f"{number:03d}.png", image)
+    return tmp_path / "my shapes"
+
+
+def run_task(task, *flags):
+    return command_line(task.work, task.__doc__, [*map(str, flags)], task.DEFAULTS, task.FIXED)
+
+
+def test_a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded(folder, results, capfd):
+    flags = ["--preset", "quick", *SIZES, "--epochs", 4, "--learning_rate", 0.05, "--ema", 0]
+    assert run_task(task04, "--dataset", f"{folder}/", *flags) == 0, capfd.readouterr().err
+    run = only_folder(results)
+    assert run.name.startswith("ciwae-learned-prior-1l-k2-") and "-dataset-my-shapes-" in run.name
+    saved = json.loads((run / "config.json").read_text())["experiment"]
+    assert (saved["own_data"]["n_train"], saved["own_data"]["n_test"], saved["own_data"]["n_labels"]) == (180, 20, 3)
+    names = ("prior", "learning_curves", "posterior_pca", "reconstructions")
+    assert {f"figures/{name}.png" for name in names} <= pictures(run)
+    with np.load(run / "arrays" / "prior_0004.npz") as kept:
+        assert kept["means"].shape == (30, *SHAPE)  # a label a row
+        rows = kept["means"].reshape(3, 10, *SHAPE).mean(axis=(1, 3))  # [label, height]
+    assert rows[:, [4, 9, 14]].argmax(axis=1).tolist() == [0, 1, 2]  # each label's own row is bright
+    assert json.loads((run / "test_llh.json").read_text())["n_images"] == 20
+    assert tables.cell_of(run_folder.load_config(run)) is None
+
+    new, labels = strokes(6, seed=1)
+    for number, image in enumerate(new):
+        draw(folder.parent / "new" / f"{number}.png", image)
+    trained = load_run(run, gpu=-1)
+    images = read_images(folder.parent / "new", SHAPE)
+    np.testing.assert_array_equal(images, new)
+    log_px, _ = trained.log_likelihood(images > 127, labels, n_samples=50)
+    wrong, _ = trained.log_likelihood(images > 127, (labels + 1) % 3, n_samples=50)
+    assert log_px.shape == (6,) and (log_px > wrong).all()  # by the right label they are more probable
+    assert trained.reconstruct(images > 127, labels).shape == (6, *SHAPE)
+    assert trained.sample(2, [0, 2]).shape == (2, *SHAPE)
+
+    again = ["--eval_only", "--run_dir", run]
+    capfd.readouterr()
+    assert run_task(task05, *again) == 2  # the run there is not what task 5 is about
+    assert "learned_prior is not allowed; here it is standard_prior" in capfd.readouterr().err
+    folder.rename(folder.parent / "new" / folder.name)
+    assert run_main(*again) == 2
+    assert "my shapes/ is not there; --data_dir names the folder" in capfd.readouterr().err
+    (folder.parent / "new" / folder.name / "a" / "000.png").unlink()
+    assert run_main(*again, "--data_dir", folder.parent / "new") == 2
+    error = capfd.readouterr().err
+    assert "my shapes is not what the run began with: n_train 180" not in error and "n_test 19, not 20" in error
+    assert error.count("\n") == 1
+
+
+def test_the_last_tenth_has_its_share_of_every_class(folder):
+    for name in ("a", "b"):
+        for path in sorted((folder / name).iterdir())[20:]:
+            path.unlink()
+    loaded = load(str(folder))
+    assert np.bincount(loaded.train_labels).tolist() == [18, 18, 60] and len(loaded.test_labels) == 10
+    assert np.bincount(loaded.test_labels).tolist() == [2, 2, 6]
+    bright = loaded.test_images.reshape(-1, *SHAPE)[:, [4, 9, 14]].mean(axis=2).argmax(axis=1)
+    np.testing.assert_array_equal(bright, loaded.test_labels)  # every picture has its own label
+
+
+def test_a_folder_may_have_train_and_test(tmp_path):
+    for number, image in enumerate(GREYS):
+        draw(tmp_path / ("train" if number < 14 else "test") / f"{number:02d}.jpg", np.full_like(image, number * 10))
+    loaded = load(str(tmp_path))
+    assert (loaded.entry.n_train, loaded.entry.n_test, loaded.entry.n_labels) == (14, 6, 0)
+    np.testing.assert_allclose(loaded.test_images.mean(axis=1), 10 * np.arange(14, 20), atol=1)
+    draw(tmp_path / "test" / "a" / "1.png", GREYS[0])
+    (tmp_path / "test" / "14.jpg").rename(tmp_path / "14.jpg")
+    with pytest.raises(DataError, match="holds pictures beside its sub-folders"):
+        load(str(tmp_path))
+
+
+def test_colour_is_turned_to_grey_and_said_to_be(tmp_path, capsys):
+    rgb = RNG.integers(0, 256, (20, 4, 6, 3)).astype(np.uint8)
+    luma = rgb @ [0.299, 0.587, 0.114]
+    for number, image in enumerate(rgb):
+        draw(tmp_path / "folder" / f"{number:02d}.png", image if number else luma[0].round().astype(np.uint8))
+    np.savez(tmp_path / "some.npz", x_train=rgb)
+    for name, said in (("folder", "19 of 20 pictures are in colour"), ("some.npz", "in colour, and was turned")):
+        loaded = load(str(tmp_path / name))
+        both = np.concatenate([loaded.train_images, loaded.test_images])
+        np.testing.assert_allclose(both.reshape(luma.shape), luma, atol=1)
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("values", [GREYS, GREYS / 255, (GREYS / 255).astype(np.float32), GREYS.astype(np.int64)])
+def test_bytes_and_fractions_are_the_same_images(values, tmp_path):
+    labels = np.arange(20)[:, np.newaxis] % 4
+    np.savez(tmp_path / "all.npz", x_train=values[:15], y_train=labels[:15], x_test=values[15:], y_test=labels[15:])
+    loaded = load(str(tmp_path / "all.npz"))
+    np.testing.assert_array_equal(np.concatenate([loaded.train_images, loaded.test_images]), GREYS.reshape(20, -1))
+    assert loaded.test_labels.tolist() == [3, 0, 1, 2, 3] and loaded.entry.n_labels == 4
+    assert loaded.entry.image_shape == (4, 6) and (loaded.entry.n_train, loaded.entry.n_test) == (15, 5)
+    np.savez_compressed(tmp_path / "split.npz", x_train=values)
+    loaded = load(str(tmp_path / "split.npz"))
+    np.testing.assert_array_equal(loaded.test_images, GREYS.reshape(20, -1)[18:])  # the last tenth
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float64])
+def test_images_of_0_and_1_are_binary_whatever_their_type(dtype, tmp_path):
+    np.savez(tmp_path / "bits.npz", x_train=(GREYS > 127).astype(dtype))
+    loaded = load(str(tmp_path / "bits.npz"))
+    np.testing.assert_array_equal(loaded.train_images, 255 * (GREYS > 127).reshape(20, -1)[:18])
+    assert loaded.binarised("none") is loaded
+
+
+def test_binarise(tmp_path):
+    np.savez(tmp_path / "all.npz", x_train=np.concatenate([GREYS] * 40))
+    loaded = load(str(tmp_path / "all.npz"))
+    assert loaded.binarised("dynamic") is loaded
+    fixed, again, threshold = (loaded.binarised(how) for how in ("fixed", "fixed", "threshold"))
+    assert set(np.unique(fixed.train_images)) == set(np.unique(threshold.train_images)) == {0, 255}
+    np.testing.assert_array_equal(fixed.train_images, again.train_images)
+    copies = fixed.train_images.reshape(36, 20, -1).mean(axis=0) / 255  # of 36 draws of every image
+    np.testing.assert_allclose(copies, GREYS.reshape(20, -1) / 255, atol=5 * 0.5 / 36**0.5)
+    np.testing.assert_array_equal(fixed.binarised_test_images(), loaded.binarised_test_images())
+    np.testing.assert_array_equal(threshold.binarised_test_images(), loaded.test_images > 127)
+    with pytest.raises(DataError, match="--binarise: none is for images of 0 and 1 alone, and these have greys"):
+        loaded.binarised("none")
+
+
+def test_an_npy_file_of_bytes_is_mapped_and_not_copied(tmp_path, monkeypatch):
+    np.save(tmp_path / "big.npy", GREYS)
+    monkeypatch.setattr(arrays, "aligned", lambda shape: pytest.fail("it was copied"))
+    loaded = load(str(tmp_path / "big.npy"))
+    np.testing.assert_array_equal(loaded.train_images, GREYS.reshape(20, -1)[:18])
+    tensor = as_tensor(loaded.train_images)
+    before = (tmp_path / "big.npy").read_bytes()
+    loaded.train_images[0, 0] ^= 255  # copied on write: the tensor is this memory, and the file is not changed
+    assert tensor.numpy()[0, 0] == loaded.train_images[0, 0] and (tmp_path / "big.npy").read_bytes() == before
+
+
+def test_a_folder_of_npy_files_has_labels_and_test_images_too(tmp_path):
+    labels = np.arange(20) % 2
+    for split, rows in (("train", slice(12)), ("test", slice(12, 20))):
+        np.save(tmp_path / f"x_{split}.npy", GREYS[rows])
+        np.save(tmp_path / f"y_{split}.npy", labels[rows])
+    loaded = load(str(tmp_path))
+    np.testing.assert_array_equal(loaded.test_images, GREYS[12:].reshape(8, -1))
+    np.testing.assert_array_equal(loaded.train_labels, labels[:12])
+
+
+def test_arrays_are_kept_once_as_tensors_where_they_lie_as_those_want_it():
+    images = arrays.aligned((300, 35))
+    images[:] = 7
+    for part in (images, images[:200]):
+        tensor = as_tensor(part)
+        part[0, 0] += 1
+        assert tensor.numpy()[0, 0] == part[0, 0] and tensor.shape == part.shape
+    elsewhere = np.frombuffer(bytes(1000), np.uint8)[3:].reshape(997, 1)
+    np.testing.assert_array_equal(as_tensor(elsewhere).numpy(), elsewhere)
+
+
+def bad(tmp_path, kind):
+    """Makes data that are no good, and returns their path."""
+    path = tmp_path / "data.npz"
+    images, labels = GREYS, np.arange(20) % 3
+    fractions = GREYS / 255
+    fractions[7, 2, 2] = np.nan
+    contents = {
+        "NaN": dict(x_train=fractions),
+        "above": dict(x_train=GREYS / 1.0),
+        "below": dict(x_train=GREYS.astype(int) - 1),
+        "text": dict(x_train=np.array([[["a"]]] * 20)),
+        "objects": dict(x_train=np.array([[[None]]] * 20)),
+        "flat": dict(x_train=images.reshape(20, -1)),
+        "names": dict(images=images),
+        "empty": dict(x_train=images[:0]),
+        "one": dict(x_train=images[:1]),
+        "sizes": dict(x_train=images, x_test=images[:, :3]),
+        "count": dict(x_train=images, y_train=labels[:19]),
+        "fractions": dict(x_train=images, y_train=labels / 2),
+        "negative": dict(x_train=images, y_train=labels - 1),
+        "many": dict(x_train=images, y_train=labels + 1000),
+        "unlabelled": dict(x_train=images, y_train=labels, x_test=images),
+        "unknown": dict(x_train=images, y_train=labels, x_test=images, y_test=labels + 1),
+    }
+    if kind in contents:
+        np.savez(path, **contents[kind])
+        return path
+    path = tmp_path / "folder"
+    path.mkdir()
+    if kind != "bare":
+        for number, image in enumerate(GREYS):
+            draw(path / f"{number:02d}.png", image)
+    if kind == "mixed":
+        draw(path / "11.png", GREYS[11, :3])
+    if kind == "unreadable":
+        (path / "12.png").write_bytes((path / "12.png").read_bytes()[:40])
+    if kind == "deep":
+        draw(path / "13.png", GREYS[13].astype(np.uint16) * 256)
+    if kind == "transparent":
+        draw(path / "14.png", RNG.integers(0, 256, (4, 6, 4)).astype(np.uint8))
+    if kind == "class":
+        for number in range(20):
+            (path / "a").mkdir(exist_ok=True)
+            (path / f"{number:02d}.png").rename(path / "a" / f"{number:02d}.png")
+        (path / "b").mkdir()
+    if kind == "cut":
+        np.savez(tmp_path / "cut.npz", x_train=GREYS)
+        (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-100])
+        return tmp_path / "cut.npz"
+    if kind == "mapped":
+        np.save(tmp_path / "bits.npy", (GREYS > 127).astype(np.uint8))
+        return tmp_path / "bits.npy"
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("bare", "folder holds no PNG or JPEG files"),
+        ("class", "b holds no PNG or JPEG files"),
+        ("text", "x_train .* holds .*, not numbers"),
+        ("objects", "x_train in .* is not an array of numbers"),
+        ("flat", r"has the shape \(20, 24\): \[n, height, width\] is needed"),
+        ("names", r"has no x_train \(it has images\)"),
+        ("empty", r"\(0, 4, 6\): it is empty"),
+        ("one", "there are 0 images to train on and 2 to test on"),
+        ("sizes", r"has the shape \(20, 3, 6\), and x_train \(20, 4, 6\)"),
+        ("count", "y_train .* an integer for each of the 20 images"),
+        ("fractions", "type float64: an integer for each"),
+        ("negative", "y_train .* has labels from -1: they count from 0"),
+        ("many", "labels go up to 1002, and there are only 18 images"),
+        ("unlabelled", "has labels for train alone"),
+        ("unknown", "y_test goes up to 3, and y_train to 2"),
+        ("cut", "cut.npz cannot be read"),
+    ],
+)
+def test_what_no_header_can_be_right_of_is_refused_before_tensorflow(kind, said, tmp_path):
+    with pytest.raises(UsageError, match=said) as error:
+        parse_flags(["--dataset", str(bad(tmp_path, kind))])
+    assert str(error.value).startswith("--dataset: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("NaN", "x_train in .* has NaN among images 0 to 19"),
+        ("above", r"values from 0 to 255: floats must lie in \[0, 1\]"),
+        ("below", "values from -1 to 254: integers must lie in 0 to 255"),
+        ("mixed", "11.png is 3 pixels high and 6 wide, where 4 by 6 were expected"),
+        ("unreadable", "12.png cannot be read as a picture"),
+        ("deep", "13.png has more than 8 bits a channel"),
+        ("transparent", "14.png is transparent in places"),
+        ("mapped", "holds 0 and 1 alone; it is used as it lies"),
+    ],
+)
+def test_what_only_the_images_tell_is_refused_before_training(kind, said, tmp_path, results, capfd):
+    path = bad(tmp_path, kind)
+    with pytest.raises(DataError, match=said):
+        load(str(path))
+    if kind == "mixed":  # once as a user sees it
+        assert run_main("--dataset", path, "--batch_size", 5, "--gpu", -1) == 2
+        error = capfd.readouterr().err
+        assert "11.png is 3 pixels high" in error and error.count("\n") == 1 and not list(results.rglob("*.h5"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--dataset {}/nowhere", "nowhere is not allowed; one of mnist, .*, or the path of"),
+        ("--dataset {}/all.npz --batch_size 19", "--batch_size: 19 is not allowed; there are 18 images"),
+        ("--dataset {}/all.npz --batch_size 9 --conditional learned_prior", "all.npz has no labels"),
+        ("--dataset {}/all.npz --batch_size 9 --binarise never", "one of dynamic, fixed, threshold, none"),
+        ("--dataset {}/text.txt", "text.txt is no .npz or .npy file and no folder"),
+    ],
+)
+def test_flags_are_judged_by_the_user_s_own_data(flags, said, tmp_path):
+    np.savez(tmp_path / "all.npz", x_train=GREYS)
+    (tmp_path / "text.txt").write_text("")
+    with pytest.raises(UsageError, match=said):
+        parse_flags(flags.format(tmp_path).split())
+
+
+def test_a_task_about_labels_says_where_there_are_none(tmp_path, results, capfd):
+    np.savez(tmp_path / "all.npz", x_train=GREYS)
+    flags = ["--dataset", str(tmp_path / "all.npz"), "--batch_size", "9"]
+    assert run_task(task04, *flags) == 2
+    error = capfd.readouterr().err
+    assert (
+        "--conditional: learned_prior is not allowed" in error and "has no labels" in error and error.count("\n") == 1
+    )
+
+
+def test_what_has_changed_since_a_run_began_is_refused(tmp_path):
+    for name in ("all.npz", "all.npy"):
+        save = np.save if name.endswith("npy") else lambda path, images: np.savez(path, x_train=images)
+        save(tmp_path / name, GREYS)
+        facts = own.facts(tmp_path / name)
+        load(str(tmp_path / name), expected=facts)
+        save(tmp_path / name, 255 - GREYS)
+        with pytest.raises(DataError, match=f"{name} is not what the run began with: crc32"):
+            load(str(tmp_path / name), expected=facts)
+        save(tmp_path / name, GREYS[:19])
+        with pytest.raises(DataError, match="n_train 17, not 18"):
+            load(str(tmp_path / name), expected=facts)
+
+
+def test_a_cell_of_the_tables_is_dynamically_binarised_mnist_s():
+    assert tables.cell_of(Config(binarise="dynamic").resolved()) is not None
+    for changes in (dict(binarise="fixed"), dict(dataset="binarized_mnist"), dict(dataset="fashion_mnist")):
+        assert tables.cell_of(Config(**changes).resolved()) is None
+        assert not tables.follows(Config(**changes).resolved(), "fast")

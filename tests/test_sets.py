@@ -1,0 +1,175 @@
+"""The other published data sets, from small files in their formats."""
+
+import gzip
+import io
+import zipfile
+
+import numpy as np
+import pytest
+import scipy.io
+import tensorflow as tf
+from PIL import Image
+
+import data.catalogue
+from data import DataError, binarized_mnist, caltech101_silhouettes, fashion_mnist, load, omniglot, published
+from data.idx import idx_bytes
+from data.mnist_sources import IDX_NAMES
+
+MODULES = [binarized_mnist, caltech101_silhouettes, fashion_mnist, omniglot]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    """No cache, and no network."""
+
+    def fail(name):
+        raise DataError("no network in this test")
+
+    monkeypatch.setattr(published, "CACHE", tmp_path / "cache")
+    for module in MODULES:
+        monkeypatch.setattr(module, "SOURCES", {"the web": fail})
+
+
+@pytest.fixture
+def any_sum(monkeypatch):
+    """Files that are not the published ones are taken."""
+    for module in MODULES:
+        monkeypatch.setattr(module, "MD5", {})
+
+
+@pytest.fixture
+def bits():
+    """Fixed binarised images, of 0 and 1."""
+    rng = np.random.default_rng(0)
+    return {part: rng.integers(0, 2, (n, 784)).astype(np.uint8) for part, n in zip(binarized_mnist.PARTS, (5, 2, 3))}
+
+
+def write_amat(folder, bits):
+    for part, images in bits.items():
+        lines = "".join(" ".join(map(str, image)) + " \n" for image in images)
+        (folder / f"binarized_mnist_{part}.amat").write_text(lines)
+
+
+def test_binarized_mnist_has_validation_images_after_the_training_images(tmp_path, bits, any_sum):
+    write_amat(tmp_path, bits)
+    loaded = load("binarized_mnist", tmp_path)
+    np.testing.assert_array_equal(loaded.train_images, 255 * np.concatenate([bits["train"], bits["valid"]]))
+    np.testing.assert_array_equal(loaded.binarised_test_images(), bits["test"])
+    assert loaded.binarised("none") is loaded and loaded.entry.binarise == "none" and not loaded.entry.n_labels
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    np.savez(packed / "binarized_mnist.npz", **{part: np.packbits(x, axis=1) for part, x in bits.items()})
+    np.testing.assert_array_equal(load("binarized_mnist", packed).train_images, loaded.train_images)
+
+
+def test_an_amat_file_cut_short_is_named(tmp_path, bits, any_sum):
+    write_amat(tmp_path, bits)
+    path = tmp_path / "binarized_mnist_valid.amat"
+    path.write_text(path.read_text()[:-10])
+    with pytest.raises(DataError, match=r"valid\.amat is cut short"):
+        load("binarized_mnist", tmp_path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"but not binarized_mnist_valid\.amat"):
+        load("binarized_mnist", tmp_path)
+
+
+def test_fashion_mnist_is_read_from_idx_files(tmp_path, any_sum):
+    rng = np.random.default_rng(0)
+    arrays = {part: rng.integers(0, 9, (4, 28, 28) if "images" in part else 4).astype(np.uint8) for part in IDX_NAMES}
+    for part, name in IDX_NAMES.items():
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(arrays[part])))
+    loaded = load("fashion_mnist", tmp_path)
+    for part, array in arrays.items():
+        np.testing.assert_array_equal(getattr(loaded, part), array.reshape(len(array), -1) if array.ndim > 1 else array)
+    (tmp_path / "other").mkdir()
+    np.savez(tmp_path / "other" / "mnist.npz", x_train=arrays["train_images"])  # which is MNIST's
+    with pytest.raises(DataError, match="has none of the IDX files"):
+        load("fashion_mnist", tmp_path / "other")
+
+
+@pytest.fixture
+def drawings():
+    """Ink of 6 drawings, bool [6, 105, 105]."""
+    return np.random.default_rng(0).random((6, 105, 105)) < np.linspace(0.1, 0.9, 6)[:, None, None]
+
+
+def png(ink):
+    file = io.BytesIO()
+    Image.fromarray(~ink).save(file, "png")
+    return file.getvalue()
+
+
+def test_omniglot_is_the_same_from_zip_files_and_arrays_in_any_order(tmp_path, drawings, any_sum, monkeypatch):
+    monkeypatch.setitem(data.catalogue.DATASETS, "omniglot", data.catalogue.DATASETS["omniglot"]._replace(n_train=4))
+    for part, inks in (("background", drawings[:4]), ("evaluation", drawings[4:])):
+        with zipfile.ZipFile(tmp_path / f"images_{part}.zip", "w") as archive:
+            for number, ink in enumerate(inks):
+                archive.writestr(f"images_{part}/Greek/character{number:02d}/{number}.png", png(ink))
+    zipped = load("omniglot", tmp_path)
+    arrays = tmp_path / "arrays"
+    arrays.mkdir()
+    for part, inks in (("background", drawings[[5, 2]]), ("evaluation", drawings[[0, 1, 4, 3]])):
+        np.savez(arrays / f"omniglot_images_{part}.npz", images=~inks.reshape(len(inks), 1, 105, 105))
+    again = load("omniglot", arrays)
+    assert zipped.train_images.shape == (4, 784) and zipped.test_images.shape == (2, 784)
+    for part in ("train_images", "test_images"):
+        np.testing.assert_array_equal(getattr(zipped, part), getattr(again, part))
+    means = np.concatenate([zipped.train_images, zipped.test_images]).mean(axis=1) / 255
+    np.testing.assert_allclose(np.sort(means), drawings.mean(axis=(1, 2)), atol=2e-3)  # ink is bright, none is lost
+
+
+def test_omniglot_s_drawings_are_averaged_over_areas(drawings):
+    """As tf.image.resize does it, which is another code; rounded to bytes."""
+    for shape in ((28, 28), (20, 35)):
+        areas = tf.image.resize(drawings[..., np.newaxis].astype(np.float32), shape, method="area")[..., 0]
+        assert np.abs(omniglot.resized(drawings, *shape) - 255 * areas.numpy()).max() <= 0.501
+
+
+def test_silhouettes_are_bright_and_upright_and_labels_count_from_0(tmp_path, any_sum):
+    silhouette = np.zeros((28, 28), np.uint8)
+    silhouette[3, 5:20] = 1  # a lying line
+    rows = np.stack([1 - silhouette.ravel(order="F")] * 3)  # Matlab's order, with a background of 1
+    arrays = {f"{split}_{what}": part for split in ("train", "val", "test")
+              for what, part in (("data", rows), ("labels", np.array([[1], [101], [3]], np.uint8)))}  # fmt: skip
+    scipy.io.savemat(tmp_path / caltech101_silhouettes.FILE, arrays)
+    loaded = load("caltech101_silhouettes", tmp_path)
+    assert loaded.train_images.shape == loaded.test_images.shape == (3, 784)  # without the validation images
+    np.testing.assert_array_equal(loaded.train_images[0].reshape(28, 28), 255 * silhouette)
+    assert loaded.test_labels.tolist() == [0, 100, 2] and loaded.context("train", True).shape == (3, 101)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.NAME)
+def test_without_files_one_line_says_what_to_put_where(module, tmp_path):
+    with pytest.raises(
+        DataError, match=rf"{module.NAME} was not found \(the web: no network.*Put .* --data_dir"
+    ) as error:
+        module.load()
+    assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match=r"was not found \(--data_dir: .* has n"):
+        module.load(tmp_path)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.NAME)
+def test_other_bytes_are_refused(module, tmp_path, monkeypatch):
+    entry = data.catalogue.DATASETS[module.NAME]
+    wrong = {
+        f"{split}_{what}": np.zeros((n, *entry.image_shape) if what == "images" else n, np.uint8)
+        for split, n in (("train", entry.n_train), ("test", entry.n_test)) for what in ("images", "labels")
+    }  # fmt: skip
+    monkeypatch.setattr(module, "SOURCES", {"the web": lambda name: wrong})
+    with pytest.raises(DataError, match=f"train_images is not that of {module.NAME}"):
+        module.load()
+    assert not published.CACHE.exists()
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / caltech101_silhouettes.FILE).write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
+    with pytest.raises(DataError, match=r"split1\.mat is damaged"):
+        load("caltech101_silhouettes", tmp_path)
+    for name in omniglot.FILES:
+        (tmp_path / f"{name}.zip").write_bytes(b"PK\3\4 and no more")
+    with pytest.raises(DataError, match=r"images_background\.zip is damaged"):
+        load("omniglot", tmp_path)
+    (tmp_path / "binarized_mnist.npz").write_bytes(b"PK\3\4 and no more")
+    with pytest.raises(DataError, match=r"binarized_mnist\.npz is damaged"):
+        load("binarized_mnist", tmp_path)

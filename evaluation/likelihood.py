@@ -1,5 +1,6 @@
 """Bounds and the test log likelihood, in nats."""
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -66,8 +67,7 @@ def make_log_likelihood(model, n_samples=5000, jit=True):
     def estimate(x, y=None, seed=0, show_progress=False):
         bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
         log_px, variance = [], []
-        for index, batch, context, count in batches(x, y):
-            log_sums = accumulate(batch, context, stateless_seed(seed, Stream.TEST, index)).numpy()
+        for index, count, log_sums in _on_replicas(accumulate, batches(x, y), seed):
             log_sums = log_sums[:, :count].astype(np.float64)  # [groups, count]
             with np.errstate(invalid="ignore"):  # where the weights are not finite the result says so
                 log_sum = np.logaddexp.reduce(log_sums, axis=0)
@@ -89,6 +89,34 @@ def make_log_likelihood(model, n_samples=5000, jit=True):
         return result, PerImage(log_px, np.sqrt(variance))
 
     return estimate
+
+
+def _on_replicas(accumulate, all_batches, seed):
+    """Yields (index, how many rows count, log sums [groups, batch]) of each batch. With several replicas of the model,
+    each takes every n-th batch whole, with the noise of that batch, and so the numbers are those of one.
+    """
+    strategy = tf.distribute.get_strategy()
+    all_batches, n = iter(all_batches), strategy.num_replicas_in_sync
+
+    @tf.function
+    def on_each(arguments):
+        return strategy.run(lambda *batch: accumulate(*batch), args=arguments)
+
+    while several := list(itertools.islice(all_batches, n)):
+        arguments = [(x, y, stateless_seed(seed, Stream.TEST, index)) for index, x, y, _ in several]
+        if not tf.distribute.has_strategy():
+            results = [accumulate(*arguments[0])]
+        else:
+            arguments += arguments[:1] * (n - len(arguments))  # in the last round; not used
+            per_replica = [
+                strategy.experimental_distribute_values_from_function(
+                    lambda context, values=values: values[context.replica_id_in_sync_group]
+                )
+                for values in zip(*arguments)
+            ]
+            results = tf.split(strategy.gather(on_each(tuple(per_replica)), axis=0), n)
+        for (index, _, _, count), log_sums in zip(several, results):
+            yield index, count, log_sums.numpy()
 
 
 def _make_accumulate(model, n_samples, chunk, groups, jit):

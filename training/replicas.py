@@ -105,6 +105,6 @@ def _mean_over_replicas(values):
     strategy = tf.distribute.get_strategy()
 
     def mean(values):
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tf.identity(values))
 
     return strategy.experimental_local_results(strategy.run(mean, args=(values,)))[0]

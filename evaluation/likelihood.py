@@ -1,5 +1,6 @@
 """Bounds and the test log likelihood, in nats."""
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -74,8 +75,7 @@ def make_log_likelihood(model, n_samples=5000, jit=True, binary=True):
             check_binary(x)
         bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
         log_px, log_sums, shapes = [], [], []
-        for index, batch, context, count in batches(x, y):
-            results = accumulate(batch, context, stateless_seed(seed, Stream.TEST, index))
+        for index, count, results in _on_replicas(accumulate, batches(x, y), seed):
             sums, largest = (result.numpy().astype(np.float64) for result in results)
             log_sums.append(sums[:, :count])  # [groups, count]
             with np.errstate(invalid="ignore"):  # where the weights are not finite the result says so
@@ -108,6 +108,35 @@ def check_binary(x):
             f"images hold values from {np.min(x):g} to {np.max(x):g}, not 0 and 1 alone, and log p(x) is that of binary"
             " images: binarise them first, by images > 0.5 or by a draw with the greys as probabilities"
         )
+
+
+def _on_replicas(accumulate, all_batches, seed):
+    """Yields (index, how many rows count, what `accumulate` returns) of each batch. With several replicas of the model,
+    each takes every n-th batch whole, with the noise of that batch, and so the numbers are those of one.
+    """
+    strategy = tf.distribute.get_strategy()
+    all_batches, n = iter(all_batches), strategy.num_replicas_in_sync
+
+    @tf.function
+    def on_each(arguments):
+        return strategy.run(lambda *batch: accumulate(*batch), args=arguments)
+
+    while several := list(itertools.islice(all_batches, n)):
+        arguments = [(x, y, stateless_seed(seed, Stream.TEST, index)) for index, x, y, _ in several]
+        if not tf.distribute.has_strategy():
+            results = [accumulate(*arguments[0])]
+        else:
+            arguments += arguments[:1] * (n - len(arguments))  # in the last round; not used
+            per_replica = [
+                strategy.experimental_distribute_values_from_function(
+                    lambda context, values=values: values[context.replica_id_in_sync_group]
+                )
+                for values in zip(*arguments)
+            ]
+            gathered = [strategy.gather(output, axis=0) for output in on_each(tuple(per_replica))]
+            results = zip(*(tf.split(output, n) for output in gathered))
+        for (index, _, _, count), result in zip(several, results):
+            yield index, count, result
 
 
 def _make_accumulate(model, n_samples, chunk, groups, n_largest, jit):

@@ -93,7 +93,9 @@ class Run:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise UsageError(f"--run_dir: {self.test_llh} cannot be read ({error}); without it, it is measured again") from None
+            raise UsageError(
+                f"--run_dir: {self.test_llh} cannot be read ({error}); without it, it is measured again"
+            ) from None
         for name, kinds in RECORD.items():
             value = record.get(name, "nothing") if isinstance(record, dict) else "nothing"
             if not isinstance(value, kinds) or value != value:  # NaN is no measurement

@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from data import Dataset, load
+from experiment.cluster import scratch_copy, this_worker
 from experiment.errors import UsageError
 from experiment.flags import as_words, default_path
 from experiment.run_folder import Run, load_config, provenance
@@ -23,10 +24,14 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
 
     continue_existing: finished weights in the folder are taken as they are, and a run that was stopped is resumed.
     """
-    found = Run(config.run_dir, lock=False)
+    worker = this_worker(config.strategy)
+    if not eval_only:
+        _check_shares(config, worker.n_workers * len(config.gpu or (0,)))
+    folder = scratch_copy(config.run_dir) if worker.number else config.run_dir
+    found = Run(folder, lock=False)
     if config.start_from and not (resume or eval_only or found.weights.exists() or found.has_checkpoints()):
         _check_beginning(config)  # before the folder is made
-    run = Run(config.run_dir)
+    run = Run(folder)
     if continue_existing and not (resume or eval_only) and run.config.exists():
         saved = load_config(run.path).experiment()
         for name, value in config.experiment().items():
@@ -38,6 +43,12 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
         resume = not eval_only and run.has_checkpoints()
     run.begin(config, resume, eval_only)
     return run, resume, eval_only
+
+
+def _check_shares(config, n_replicas):
+    """Raises UsageError unless each of so many devices gets as many images of a batch as the others."""
+    if config.batch_size % n_replicas:
+        raise UsageError(f"--batch_size: {config.batch_size} is not allowed; {n_replicas} devices must divide it")
 
 
 def _check_beginning(config):
@@ -65,7 +76,9 @@ class Session:
     def train(self):
         """Trains to the end and saves the weights to test. Raises what training.loop.train raises."""
         from training.loop import train
+        from training.replicas import n_replicas
 
+        _check_shares(self.config, n_replicas())
         if left_out := len(self.dataset.train_images) % self.config.batch_size:
             print(f"each epoch leaves out {left_out} images, others every time, for whole batches")
         start_from = Run(self.config.start_from, lock=False) if self.config.start_from else None
@@ -229,7 +242,7 @@ class Session:
             activity = make_activity(self.model, jit=config.jit == "on")(x, y, config.seed)
             active = {"active_units": [int(np.sum(units > ACTIVE)) for units in activity]}
             write_json(self.run.test_llh, {**result._asdict(), **active, "seconds": seconds, **provenance()})
-        if config.per_image:
+        if config.per_image and not this_worker(config.strategy).number:
             self._write_per_image(per_image)
         return result
 

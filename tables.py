@@ -13,7 +13,7 @@ from typing import NamedTuple
 from experiment import run_folder, survey
 from experiment.flags import config_from
 from experiment.presets import settings_beside
-from experiment.run_folder import ROOT, load_config
+from experiment.run_folder import ROOT, Run, load_config
 from experiment.settings import Config
 from utils import whole_file
 
@@ -63,8 +63,10 @@ def finished(folders=None):
 
 
 def _read(folder):
-    llh, training = (json.loads((folder / f"{name}.json").read_text()) for name in ("test_llh", "training"))
-    return Result(f"{folder.parent.name}/{folder.name}", load_config(folder), llh, training)
+    training = json.loads((folder / "training.json").read_text())
+    return Result(
+        f"{folder.parent.name}/{folder.name}", load_config(folder), Run(folder, lock=False).recorded(), training
+    )
 
 
 def cell_of(config):
@@ -178,16 +180,23 @@ def summary(results):
 def every_run(folders):
     """results/README.md's list of runs as Markdown: a line for each measured run among the folders."""
     lines = [
-        "| run | test log likelihood | Monte Carlo error | samples | images | active units | epochs | hours |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| run | test log likelihood | Monte Carlo error | Pareto k | samples | images | active units | epochs"
+        " | hours |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, _, llh, training in (_read(folder) for folder in sorted(folders)):
         lines.append(
             f"| [{name}]({name}) | {llh['test_llh']:.2f} ± {llh['standard_error']:.2f} | {llh['mc_error']:.3f}"
-            f" | {llh['n_samples']} | {llh['n_images']} | {'+'.join(map(str, llh['active_units']))}"
+            f" | {_pareto_k(llh)} | {llh['n_samples']} | {llh['n_images']} | {'+'.join(map(str, llh['active_units']))}"
             f" | {training['epochs']:,} | {training['seconds'] / 3600:.1f} |"
         )
     return "\n".join(lines)
+
+
+def _pareto_k(llh):
+    if llh.get("pareto_k") is None:
+        return ""
+    return f"{llh['pareto_k']:.2f} ({llh['pareto_k_high']:.0%})"
 
 
 def measured_folders():
@@ -271,7 +280,7 @@ def measure_again(sessions):
     """Measures every run from its weights, with its seed, on as many images and samples as its record has."""
     for name, open_session in sessions:
         session = open_session()
-        record = json.loads(session.run.test_llh.read_text())
+        record = session.run.recorded()
         session.config = dataclasses.replace(
             session.config, eval_samples=record["n_samples"], eval_images=record["n_images"]
         )

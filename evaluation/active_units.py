@@ -47,12 +47,17 @@ def _make_half_means(model, n_samples, jit):
     return half_means
 
 
-def q_means(model, x, y=None, n_samples=50, seed=0, jit=True):
-    """E_q[z|x], a list of [n_images, n_latent], z1 first.
+def make_q_means(model, n_samples=50, jit=True):
+    """Returns q_means(x, y, seed) -> E_q[z|x], a list of [n_images, n_latent], z1 first.
 
     In the layer that is drawn first it is exact; in the others it is a mean over n_samples samples of those before.
     """
-    return [(a + b) / 2 for a, b in _make_half_means(model, n_samples, jit)(x, y, seed)]
+    half_means = _make_half_means(model, n_samples, jit)
+
+    def q_means(x, y=None, seed=0):
+        return [(a + b) / 2 for a, b in half_means(x, y, seed)]
+
+    return q_means
 
 
 def without_units(model, keep, x, y=None):
@@ -60,4 +65,4 @@ def without_units(model, keep, x, y=None):
 
     keep: a bool array [n_latent] a layer, as in `activity`. Raises ValueError where a layer would have no unit left.
     """
-    return model.without_units(keep, [means.mean(axis=0) for means in q_means(model, x, y)])
+    return model.without_units(keep, [means.mean(axis=0) for means in make_q_means(model)(x, y)])

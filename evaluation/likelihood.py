@@ -1,11 +1,13 @@
 """Bounds and the test log likelihood, in nats."""
 
+import itertools
 import math
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from evaluation.monte_carlo import UNRELIABLE, monte_carlo_errors, pareto_k, tail_size
 from models.objectives import iwae_elbo, vae_elbo
 from models.random import Stream, random_algorithm, stateless_seed
 from utils import ProgressBar
@@ -13,7 +15,8 @@ from utils import ProgressBar
 BATCH = 100  # images at a time
 DRAWS = 20  # samples of each image at a time: memory holds BATCH * DRAWS samples, whatever k is
 PARTS = ("log_px_z", "log_pz", "log_qz_x", "kl")
-GROUPS = 10  # independent groups of samples, whose disagreement tells the Monte Carlo error
+CHUNKS = 10  # at least, where there are so many samples
+GROUPS = 32  # at most, a power of two: independent groups of samples, which tell the Monte Carlo error
 
 
 class LogLikelihood(NamedTuple):
@@ -24,6 +27,8 @@ class LogLikelihood(NamedTuple):
     mc_error: float | None  # of that mean, for these very images: samples differ. None for one sample
     n_samples: int
     n_images: int
+    pareto_k: float | None  # the median over the images of the shape of their weights' tail. None for few samples
+    pareto_k_high: float | None  # the share of the images where it is above UNRELIABLE
 
 
 class PerImage(NamedTuple):
@@ -31,6 +36,7 @@ class PerImage(NamedTuple):
 
     log_px: np.ndarray  # log (1/k) sum_i w_i
     mc_error: np.ndarray  # how far log_px would move with other samples; NaN for one sample
+    pareto_k: np.ndarray  # the shape of the weights' tail; NaN for few samples
 
 
 def batches(x, y, size=BATCH):
@@ -50,72 +56,133 @@ def batch_size(n_samples):
     return max(1, min(BATCH, BATCH * DRAWS // n_samples))
 
 
-def make_log_likelihood(model, n_samples=5000, jit=True):
+def make_log_likelihood(model, n_samples=5000, jit=True, binary=True):
     """Returns estimate(x, y, seed, show_progress) -> (LogLikelihood, PerImage).
 
     log p(x) by importance sampling: log (1/k) sum_i p(x, z_i) / q(z_i|x) with k = n_samples, for each image of x
     [n_images, n_pixels] in {0, 1}; all given y [n_images, n_context], if the model is conditional. The samples go by
-    in chunks into a running log-sum-exp, so that memory does not depend on k. The Monte Carlo error is by the delta
-    method, from the sums of independent groups of samples: log p is off by the relative error of p.
+    in chunks into a running log-sum-exp, so that memory does not depend on k but for the few largest weights.
+    binary: False for a model of real numbers; otherwise `estimate` raises ValueError for an x that is not binary.
     """
-    chunk = min(DRAWS, math.ceil(n_samples / GROUPS))
-    groups = min(GROUPS, math.ceil(n_samples / chunk))
-    expected_share = np.bincount(np.arange(n_samples) // chunk % groups)[:, np.newaxis] / n_samples  # [groups, 1]
-    accumulate = _make_accumulate(model, n_samples, chunk, groups, jit)
+    chunk = min(DRAWS, math.ceil(n_samples / CHUNKS))
+    groups = min(GROUPS, 2 ** int(math.log2(math.ceil(n_samples / chunk))))
+    sizes = np.bincount(np.arange(n_samples) // chunk % groups)  # samples of each group
+    tail = tail_size(n_samples)
+    accumulate = _make_accumulate(model, n_samples, chunk, groups, tail + 1 if tail else 0, jit)
 
     def estimate(x, y=None, seed=0, show_progress=False):
+        if binary:
+            check_binary(x)
         bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
-        log_px, variance = [], []
-        for index, batch, context, count in batches(x, y):
-            log_sums = accumulate(batch, context, stateless_seed(seed, Stream.TEST, index)).numpy()
-            log_sums = log_sums[:, :count].astype(np.float64)  # [groups, count]
+        log_px, log_sums, shapes = [], [], []
+        for index, count, results in _on_replicas(accumulate, batches(x, y), seed):
+            sums, largest = (result.numpy().astype(np.float64) for result in results)
+            log_sums.append(sums[:, :count])  # [groups, count]
             with np.errstate(invalid="ignore"):  # where the weights are not finite the result says so
-                log_sum = np.logaddexp.reduce(log_sums, axis=0)
-            log_px.append(log_sum - math.log(n_samples))
-            if groups > 1:
-                deviation = np.exp(log_sums - log_sum) - expected_share  # of each group's share of the sum
-                variance.append(np.sum(deviation**2, axis=0) * groups / (groups - 1))
+                log_px.append(np.logaddexp.reduce(log_sums[-1], axis=0) - math.log(n_samples))
+                shapes.append(pareto_k(largest[:count]) if tail else np.full(count, np.nan))
             if bar:
                 bar.update(index * BATCH + count, np.mean(np.concatenate(log_px)))
-        log_px, n = np.concatenate(log_px), len(x)
-        variance = np.concatenate(variance) if groups > 1 else np.full(n, np.nan)
+        log_px, shapes, n = np.concatenate(log_px), np.concatenate(shapes), len(x)
+        with np.errstate(invalid="ignore"):
+            errors = monte_carlo_errors(np.concatenate(log_sums, axis=1), sizes) if groups > 1 else np.full(n, np.nan)
+        known = shapes[np.isfinite(shapes)]
         result = LogLikelihood(
             test_llh=float(log_px.mean()),
             standard_error=float(log_px.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
-            mc_error=float(math.sqrt(variance.sum()) / n) if groups > 1 else None,
+            mc_error=float(math.sqrt(np.sum(errors**2)) / n) if groups > 1 else None,
             n_samples=n_samples,
             n_images=n,
+            pareto_k=float(np.median(known)) if len(known) else None,
+            pareto_k_high=float(np.mean(known > UNRELIABLE)) if len(known) else None,
         )
-        return result, PerImage(log_px, np.sqrt(variance))
+        return result, PerImage(log_px, errors, shapes)
 
     return estimate
 
 
-def _make_accumulate(model, n_samples, chunk, groups, jit):
-    """Returns accumulate(x, y, seed) -> log of the sum of w over each group of samples [groups, batch]."""
+def check_binary(x):
+    """Raises ValueError unless the images x [n_images, n_pixels] hold 0 and 1 alone."""
+    if not np.isin(x, (0, 1)).all():
+        raise ValueError(
+            f"images hold values from {np.min(x):g} to {np.max(x):g}, not 0 and 1 alone, and log p(x) is that of binary"
+            " images: binarise them first, by images > 0.5 or by a draw with the greys as probabilities"
+        )
+
+
+def _on_replicas(accumulate, all_batches, seed):
+    """Yields (index, how many rows count, what `accumulate` returns) of each batch. With several replicas of the model,
+    each takes every n-th batch whole, with the noise of that batch, and so the numbers are those of one.
+    """
+    strategy = tf.distribute.get_strategy()
+    all_batches, n = iter(all_batches), strategy.num_replicas_in_sync
+
+    @tf.function
+    def on_each(arguments):
+        return strategy.run(lambda *batch: accumulate(*batch), args=arguments)
+
+    while several := list(itertools.islice(all_batches, n)):
+        arguments = [(x, y, stateless_seed(seed, Stream.TEST, index)) for index, x, y, _ in several]
+        if not tf.distribute.has_strategy():
+            results = [accumulate(*arguments[0])]
+        else:
+            arguments += arguments[:1] * (n - len(arguments))  # in the last round; not used
+            per_replica = [
+                strategy.experimental_distribute_values_from_function(
+                    lambda context, values=values: values[context.replica_id_in_sync_group]
+                )
+                for values in zip(*arguments)
+            ]
+            gathered = [strategy.gather(output, axis=0) for output in on_each(tuple(per_replica))]
+            results = zip(*(tf.split(output, n) for output in gathered))
+        for (index, _, _, count), result in zip(several, results):
+            yield index, count, result
+
+
+def _make_accumulate(model, n_samples, chunk, groups, n_largest, jit):
+    """Returns accumulate(x, y, seed) -> log of the sum of w over each group of samples [groups, batch], and the
+    largest log w in falling order [batch, n_largest].
+    """
     algorithm = random_algorithm(jit)
 
     @tf.function(jit_compile=jit)
     def accumulate(x, y, seed):
         batch = x.shape[0]
 
-        def body(i, log_sums):
+        def body(i, log_sums, largest):
             noise = model.noise(chunk, batch, tf.random.fold_in(seed, i, alg="auto_select"), algorithm)
             log_w = model(x, noise, y).log_w()  # [chunk, batch]
             asked_for = i * chunk + tf.range(chunk) < n_samples  # the last chunk may hold more than that
             log_w = tf.where(asked_for[:, tf.newaxis], log_w, -math.inf)
             in_group = tf.range(groups)[:, tf.newaxis] == i % groups
             added = tf.where(in_group, tf.reduce_logsumexp(log_w, axis=0), -math.inf)  # [groups, batch]
-            return i + 1, tf.reduce_logsumexp(tf.stack([log_sums, added]), axis=0)
+            log_sums = tf.reduce_logsumexp(tf.stack([log_sums, added]), axis=0)
+            if n_largest:
+                largest = tf.math.top_k(tf.concat([largest, tf.transpose(log_w)], axis=1), n_largest).values
+            return i + 1, log_sums, largest
 
-        start = (0, tf.fill([groups, batch], -math.inf))
-        return tf.while_loop(lambda i, _: i < math.ceil(n_samples / chunk), body, start)[1]
+        start = (0, tf.fill([groups, batch], -math.inf), tf.fill([batch, n_largest], -math.inf))
+        return tf.while_loop(lambda i, *_: i < math.ceil(n_samples / chunk), body, start)[1:]
 
     return accumulate
 
 
+def _layers(output):
+    """{name: mean over the samples [batch]} of log p and log q of each layer, where there is more than one."""
+    if len(output.z) == 1:
+        return {}
+    both = {"p": output.log_p_layers, "q": output.log_q_layers}
+    return {
+        f"log_{name}_z{i}": tf.reduce_mean(layer, axis=0)
+        for name, layers in both.items()
+        for i, layer in enumerate(layers, 1)
+    }
+
+
 def make_bounds(model, n_samples, jit=True):
-    """Returns bounds(x, y, seed) -> {name: mean over images}: the bounds at k = n_samples, and the parts of log w."""
+    """Returns bounds(x, y, seed) -> {name: mean over images}: the bounds at k = n_samples, and the parts of log w.
+
+    With more than one stochastic layer also log_p_z1 = log p(z1|z2), log_p_z2, log_q_z1 = log q(z1|x), log_q_z2, ..."""
     size = batch_size(n_samples)
 
     @tf.function(jit_compile=jit)
@@ -123,7 +190,7 @@ def make_bounds(model, n_samples, jit=True):
         output = model(x, model.noise(n_samples, size, seed, random_algorithm(jit)), y)
         values = {"iwae_elbo": iwae_elbo(output).bound, "vae_elbo": vae_elbo(output).bound}
         parts = {name: tf.reduce_mean(getattr(output, name), axis=0) for name in PARTS}
-        return values | parts
+        return values | parts | _layers(output)
 
     def bounds(x, y, seed):
         values = [

@@ -3,6 +3,7 @@
 TensorFlow takes seconds to import, so it is imported only when flags and folder have been found good.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -25,16 +26,24 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
     defaults: a task's own settings, in the place of Config's. A task goes on from what its folder holds: finished
     weights are taken as they are and a run that was stopped is resumed, where main.py wants to be told so.
     fixed: names of settings that the flags may not change.
-    0: done; 1: training diverged; 2: something the user can mend; 130: stopped by the user.
+    0: done; 1: training diverged; 2: something the user can mend; 3: another worker is gone; 130: stopped by the user.
     """
     try:
         config, resume, eval_only = parse_flags(argv, description, defaults, fixed)
+        if defaults is not None:
+            _check_alone(config)
         run = open_folder(config, resume, eval_only, continue_existing=defaults is not None)
     except UsageError as error:
         return _fail(error)
-    print(f"run:    {run[0].path}")
+    print(f"run:    {config.run_dir}")
     print(f"flags:  {' '.join(f'{name}={as_words(value)}' for name, value in config.experiment().items())}", flush=True)
     return _with_tensorflow(lambda: work(Session(config, *run)), config, run[0])
+
+
+def _check_alone(config):
+    """Raises UsageError where a program that trains and draws much more than one run is to be done by many workers."""
+    if config.strategy == "multi_worker":
+        raise UsageError("--strategy: multi_worker is for main.py; what it has trained is taken here as it is")
 
 
 def survey(work, description, argv=None, same=(), **flags):
@@ -47,6 +56,7 @@ def survey(work, description, argv=None, same=(), **flags):
     """
     try:
         settings, own = parse_call_flags(argv, description, same, **flags)
+        _check_alone(settings)
     except UsageError as error:
         return _fail(error)
 
@@ -65,13 +75,17 @@ def survey(work, description, argv=None, same=(), **flags):
 
 def _with_tensorflow(work, config, run):
     try:
-        print(f"device: {start_tensorflow(config.gpu, config.threads)}", flush=True)
-        return _guarded(work, run)
+        line, strategy = start_tensorflow(config.gpu, config.threads, config.strategy)
+        print(f"device: {line}", flush=True)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            return _guarded(work, config, run)
     except KeyboardInterrupt:
-        return _stopped("stopped", run)
+        return _stopped("stopped", config, run)
 
 
-def _guarded(work, run):
+def _guarded(work, config, run):
+    import tensorflow as tf
+
     from training.checkpoints import CheckpointError
     from training.loop import Interrupted, TrainingDiverged
 
@@ -82,17 +96,24 @@ def _guarded(work, run):
     except TrainingDiverged as error:
         return _fail(error, code=1)
     except Interrupted as error:
-        return _stopped(error, run)
+        return _stopped(error, config, run)
+    except tf.errors.OpError as error:
+        if config.strategy != "multi_worker":
+            raise
+        return _stopped(f"another worker is gone ({str(error).splitlines()[0][:160]})", config, run, code=3)
     return 0
 
 
-def _stopped(how, run):
+def _stopped(how, config, run, code=130):
     """Says how to go on from what there is."""
     if run is not None and (run.weights.exists() or run.has_checkpoints()):
         flag = "--eval_only" if run.weights.exists() else "--resume"
-        how = f"{how}\ngo on with: python {shlex.quote(sys.argv[0])} {flag} --run_dir {shlex.quote(str(run.path))}"
+        devices = f" --strategy {config.strategy}" if config.strategy != "one" else ""
+        devices += f" --gpu {','.join(map(str, config.gpu))}" if devices and config.gpu else ""
+        how = f"{how}\ngo on with: python {shlex.quote(sys.argv[0])} {flag} --run_dir {shlex.quote(config.run_dir)}"
+        how += devices
     print(f"\n{how}", file=sys.stderr)
-    return 130
+    return code
 
 
 def _fail(error, code=2):

@@ -14,6 +14,10 @@ from utils import read_csv, whole_file, write_csv, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
+RECORD = {  # what a measurement has, and of which type
+    "test_llh": float, "standard_error": float | None, "mc_error": float | None, "n_samples": int, "n_images": int,
+    "active_units": list,
+}  # fmt: skip
 PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
@@ -58,6 +62,11 @@ class Run:
         """Where the weights after so many epochs are kept, for those epochs that keep them."""
         return self.arrays / f"after_{epochs:04d}.weights.h5"
 
+    def kept_weights(self):
+        """[(epochs done, the weights then)] along training, oldest first."""
+        pattern = "after_*.weights.h5"
+        return sorted((int(path.name.split(".")[0].split("_")[1]), path) for path in self.arrays.glob(pattern))
+
     def copy_beginning(self, other, epochs):
         """Copies from the Run `other` what it logged and kept before `epochs` epochs were done."""
         write_csv(self.metrics, [row for row in read_csv(other.metrics) if int(row["epoch"]) < epochs])
@@ -74,9 +83,29 @@ class Run:
     def has_checkpoints(self):
         return any(self.checkpoints.glob("ckpt-*.index"))
 
+    def recorded(self):
+        """The measured test log likelihood, the content of test_llh.json, or None. Raises UsageError if it is damaged.
+
+        Records of earlier versions have no Pareto k.
+        """
+        try:
+            record = json.loads(self.test_llh.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"--run_dir: {self.test_llh} cannot be read ({error}); without it, it is measured again"
+            ) from None
+        for name, kinds in RECORD.items():
+            value = record.get(name, "nothing") if isinstance(record, dict) else "nothing"
+            if not isinstance(value, kinds) or value != value:  # NaN is no measurement
+                raise UsageError(f"--run_dir: {self.test_llh} has {value} as {name}; without it, it is measured again")
+        return record
+
     def begin(self, config, resume=False, eval_only=False):
         """Writes config.json of a new run, or checks that there is one to resume or evaluate. Raises UsageError."""
         checkpoints = self.has_checkpoints()
+        self.recorded()  # a damaged record is found before the work
         if eval_only:
             if not self.weights.exists():
                 how = "training has not ended: --resume goes on with it" if checkpoints else "nothing was trained here"

@@ -1,12 +1,12 @@
 """A session: one experiment at work, with its settings, its folder, its data and its model."""
 
 import dataclasses
-import json
 import time
 
 import numpy as np
 
 from data import Dataset, load
+from experiment.cluster import scratch_copy, this_worker
 from experiment.errors import UsageError
 from experiment.flags import as_words, default_path
 from experiment.run_folder import Run, load_config, provenance
@@ -16,6 +16,7 @@ from utils import evenly_spaced, whole_file, write_csv, write_json
 
 PCA_IMAGES = 2000  # test images in the picture of the posterior means
 RECONSTRUCTED = 30  # test images in the picture of reconstructions
+REDRAWN_ROWS, REDRAWN_COLUMNS = 8, 12  # values of the upper layers, and draws of z1 for each
 
 
 def open_folder(config, resume=False, eval_only=False, continue_existing=False):
@@ -23,10 +24,14 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
 
     continue_existing: finished weights in the folder are taken as they are, and a run that was stopped is resumed.
     """
-    found = Run(config.run_dir, lock=False)
+    worker = this_worker(config.strategy)
+    if not eval_only:
+        _check_shares(config, worker.n_workers * len(config.gpu or (0,)))
+    folder = scratch_copy(config.run_dir) if worker.number else config.run_dir
+    found = Run(folder, lock=False)
     if config.start_from and not (resume or eval_only or found.weights.exists() or found.has_checkpoints()):
         _check_beginning(config)  # before the folder is made
-    run = Run(config.run_dir)
+    run = Run(folder)
     if continue_existing and not (resume or eval_only) and run.config.exists():
         saved = load_config(run.path).experiment()
         for name, value in config.experiment().items():
@@ -38,6 +43,12 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
         resume = not eval_only and run.has_checkpoints()
     run.begin(config, resume, eval_only)
     return run, resume, eval_only
+
+
+def _check_shares(config, n_replicas):
+    """Raises UsageError unless each of so many devices gets as many images of a batch as the others."""
+    if config.batch_size % n_replicas:
+        raise UsageError(f"--batch_size: {config.batch_size} is not allowed; {n_replicas} devices must divide it")
 
 
 def _check_beginning(config):
@@ -65,7 +76,9 @@ class Session:
     def train(self):
         """Trains to the end and saves the weights to test. Raises what training.loop.train raises."""
         from training.loop import train
+        from training.replicas import n_replicas
 
+        _check_shares(self.config, n_replicas())
         if left_out := len(self.dataset.train_images) % self.config.batch_size:
             print(f"each epoch leaves out {left_out} images, others every time, for whole batches")
         start_from = Run(self.config.start_from, lock=False) if self.config.start_from else None
@@ -84,12 +97,24 @@ class Session:
 
     def sibling(self, **changes):
         """The Session of the same experiment with other settings, trained, in the folder that these name."""
-        config = dataclasses.replace(self.config, hyperparameters=None, start_from=None, **changes).resolved()
-        config = dataclasses.replace(config, run_dir=str(default_path(config)))
+        config = self._beside(**changes)
         sibling = Session(config, *open_folder(config, continue_existing=True))
         print(f"run:    {sibling.run.path}", flush=True)
         sibling.train_or_load()
         return sibling
+
+    def finished_sibling(self, **changes):
+        """The Run of the same experiment with other settings, or None where there is none that has ended."""
+        config = self._beside(**changes)
+        if not Run.has_weights(config.run_dir):
+            return None
+        alike = load_config(config.run_dir).experiment() == config.experiment()
+        return Run(config.run_dir, lock=False) if alike else None
+
+    def _beside(self, **changes):
+        """The settings of the same experiment with changes, in the folder that they name."""
+        config = dataclasses.replace(self.config, hyperparameters=None, start_from=None, **changes).resolved()
+        return dataclasses.replace(config, run_dir=str(default_path(config)))
 
     def load_weights(self):
         """Loads the run's weights. Raises UsageError where they are not this model's."""
@@ -108,23 +133,66 @@ class Session:
 
     def draw(self):
         """Every figure of main.py."""
-        from plots.runs import learning_curves, prior_samples, reconstructions
+        from plots.runs import learning_curves, prior_samples
 
         prior_samples(self.run)
-        self._keep_reconstructions()
-        reconstructions(self.run)
         learning_curves(self.run, self.config.objective)
+        self.draw_reconstructions()
+        self.draw_z1_redrawn()
         self.draw_posterior_means()
+        self._draw_means_while_training()
 
-    def _keep_reconstructions(self):
-        """Test images and their mean images at z1 = E_q[z1|x], into the run's arrays."""
-        from evaluation import q_means
+    def draw_reconstructions(self):
+        """Test images and their mean images at z1 = E_q[z1|x], into the run's arrays and a figure."""
+        from evaluation import make_q_means
+        from plots.runs import reconstructions
 
         x, y = (evenly_spaced(array, RECONSTRUCTED) for array in self.test_data())
-        z1 = q_means(self.model, x, y, seed=self.config.seed, jit=self.config.jit == "on")[0]
-        means = self.as_images(self.model.mean_image(z1, y))
-        with whole_file(self.run.arrays / "reconstructions.npz") as temporary:
-            np.savez_compressed(temporary, images=self.as_images(x), means=means)
+        z1 = make_q_means(self.model, jit=self.config.jit == "on")(x, y, self.config.seed)[0]
+        self._keep("reconstructions", images=self.as_images(x), means=self.as_images(self.model.mean_image(z1, y)))
+        reconstructions(self.run)
+
+    def draw_z1_redrawn(self):
+        """With several stochastic layers: z1 drawn again and again under the layers above it, and a figure of that.
+
+        The row of a conditional model has a label of its own.
+        """
+        import tensorflow as tf
+
+        from models.random import Stream, stateless_seed
+        from plots.runs import z1_redrawn
+
+        if len(self.model.n_latent) == 1:
+            return
+        n, seed = REDRAWN_ROWS * REDRAWN_COLUMNS, stateless_seed(self.config.seed, Stream.PICTURE, 0)
+        z1_noise, *above = self.model.noise(1, n, seed)
+        above = [tf.repeat(noise[:, :REDRAWN_ROWS], REDRAWN_COLUMNS, axis=1) for noise in above]
+        y = None
+        if self.config.conditional != "no":
+            y = np.eye(self.model.n_context, dtype=np.float32)[np.arange(REDRAWN_ROWS) % self.model.n_context]
+            y = np.repeat(y, REDRAWN_COLUMNS, axis=0)
+        self._keep("z1_redrawn", means=self.as_images(self.model.decode((z1_noise, *above), y)))
+        z1_redrawn(self.run, REDRAWN_COLUMNS)
+
+    def _draw_means_while_training(self):
+        """E_q[z|x] of test images after 0, 1, 2, 4, ... epochs, into the run's arrays, and the animation of them."""
+        from evaluation import make_q_means
+        from plots.runs import means_while_training
+
+        x, y = (evenly_spaced(array, PCA_IMAGES) for array in self.test_data())
+        labels = evenly_spaced(self.dataset.test_labels, PCA_IMAGES)
+        q_means, trained = make_q_means(self.model, jit=self.config.jit == "on"), self.model.get_weights()
+        for epochs, weights in self.run.kept_weights():
+            self.model.load_weights(weights)
+            means = q_means(x, y, self.config.seed)
+            self._keep(f"q_means_{epochs:04d}", labels=labels, **{f"z{i}": z for i, z in enumerate(means, 1)})
+        self.model.set_weights(trained)
+        means_while_training(self.run)
+
+    def _keep(self, name, **arrays):
+        """Keeps what a figure is drawn from, whole or not at all."""
+        with whole_file(self.run.arrays / f"{name}.npz") as temporary:
+            np.savez_compressed(temporary, **arrays)
 
     def draw_posterior_means(self, n_images=PCA_IMAGES, standardise=False):
         """Posterior means of n_images test images (None: all), into the run's arrays and a figure."""
@@ -134,8 +202,7 @@ class Session:
         x, y = (evenly_spaced(array, n_images) for array in self.test_data())
         means = posterior_means(self.model, x, y, jit=self.config.jit == "on")
         labels = evenly_spaced(self.dataset.test_labels, n_images)
-        with whole_file(self.run.arrays / "posterior_means.npz") as temporary:
-            np.savez_compressed(temporary, labels=labels, **{f"z{i}": z for i, z in enumerate(means, 1)})
+        self._keep("posterior_means", labels=labels, **{f"z{i}": z for i, z in enumerate(means, 1)})
         posterior_pca(self.run, standardise)
 
     def decoded(self, z1):
@@ -148,10 +215,9 @@ class Session:
 
     def report(self):
         """The test log likelihood as it was measured, or measured now."""
-        if not self.run.test_llh.exists():
+        if (record := self.run.recorded()) is None:
             return self.measure()
-        llh = json.loads(self.run.test_llh.read_text())
-        print(_result_line("test", llh) + f", as {self.run.test_llh.name} has it")
+        print(_result_line("test", record) + f", as {self.run.test_llh.name} has it")
 
     def measure(self):
         """The test log likelihood: printed, and written to test_llh.json. Returns it."""
@@ -159,40 +225,44 @@ class Session:
 
         config, began = self.config, time.monotonic()
         x, y = (evenly_spaced(array, config.eval_images) for array in self.test_data())
+        kept = self._kept_record(config.eval_samples, len(x))
         of_what = "held-out training" if config.held_out else "test"
         print(f"{of_what} log likelihood: {len(x)} images, {config.eval_samples} samples each", flush=True)
         estimate = make_log_likelihood(self.model, config.eval_samples, config.jit == "on")
         result, per_image = estimate(x, y, config.seed, show_progress=True)
         if not np.isfinite(result.test_llh):
             raise UsageError(f"--run_dir: the weights of {self.run.path} give a log likelihood of {result.test_llh}")
-        if not self._is_recorded(result):
-            seconds = round(time.monotonic() - began, 1)
-            activity = make_activity(self.model, jit=config.jit == "on")(x, y, config.seed)
-            active = {"active_units": [int(np.sum(units > ACTIVE)) for units in activity]}
-            write_json(self.run.test_llh, {**result._asdict(), **active, "seconds": seconds, **provenance()})
+        seconds = round(time.monotonic() - began, 1)
+        if result.pareto_k is not None:
+            print(f"Pareto k of the weights: median {result.pareto_k:.2f}, above 0.7 for {result.pareto_k_high:.0%}")
         if result.mc_error is not None:
             print(f"Monte Carlo error on these images: {result.mc_error:.3f} nats")
         print(_result_line(of_what, result._asdict()), flush=True)
-        if config.per_image:
+        if not kept:
+            activity = make_activity(self.model, jit=config.jit == "on")(x, y, config.seed)
+            active = {"active_units": [int(np.sum(units > ACTIVE)) for units in activity]}
+            write_json(self.run.test_llh, {**result._asdict(), **active, "seconds": seconds, **provenance()})
+        if config.per_image and not this_worker(config.strategy).number:
             self._write_per_image(per_image)
         return result
 
     def _write_per_image(self, per_image):
-        """A row for each measured test image: its number in the test set, its label, log p(x) and the error, nats."""
+        """A row for each measured test image: its number in the test set, its label, and its estimates."""
         numbers = evenly_spaced(np.arange(len(self.dataset.test_images)), self.config.eval_images)
-        rows = zip(numbers, self.dataset.test_labels[numbers], per_image.log_px, per_image.mc_error)
-        rows = [dict(test_image=i, label=y, log_px=float(a), mc_error=float(b)) for i, y, a, b in rows]
-        write_csv(self.config.per_image, rows)
+        columns = {"test_image": numbers, "label": self.dataset.test_labels[numbers], **per_image._asdict()}
+        write_csv(self.config.per_image, [dict(zip(columns, row)) for row in zip(*columns.values())])
 
-    def _is_recorded(self, result):
-        """Whether test_llh.json has as many samples and images already: that record stays, and is shown beside."""
-        try:
-            old = json.loads(self.run.test_llh.read_text())
-        except (OSError, ValueError):
+    def _kept_record(self, n_samples, n_images):
+        """Whether test_llh.json has as many samples and images already: that record stays, and is shown beside.
+
+        One of the same size whose error is not of the present kind is replaced. Raises UsageError if it is damaged.
+        """
+        if (old := self.run.recorded()) is None:
             return False
-        if old["n_samples"] < result.n_samples or old["n_images"] < result.n_images:
+        size, new_size = (old["n_samples"], old["n_images"]), (n_samples, n_images)
+        if size[0] < n_samples or size[1] < n_images or (size == new_size and "pareto_k" not in old):
             return False
-        print(f"{self.run.test_llh.name} keeps {old['test_llh']:.2f} (k={old['n_samples']}, {old['n_images']} images)")
+        print(f"{self.run.test_llh.name} keeps {old['test_llh']:.2f} (k={size[0]}, {size[1]} images)")
         return True
 
 

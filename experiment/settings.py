@@ -3,6 +3,7 @@
 Nothing here imports TensorFlow, so a wrong value is answered at once.
 """
 
+import argparse
 import dataclasses
 import json
 import pathlib
@@ -10,6 +11,7 @@ import pathlib
 from data import DataError, own
 from data.catalogue import BINARISE, DATASETS
 from data.catalogue import DEFAULT as DEFAULT_DATASET
+from experiment.cluster import this_worker
 from experiment.errors import UsageError
 from models.catalogue import MODELS, OBJECTIVES
 from training.stages import PAPER_EPOCHS
@@ -30,9 +32,18 @@ def setting(default, type, help, group, **rules):
 
     group: of GROUPS. What lies outside "run", "evaluation" and "call" makes the trained model what it is: it is fixed
     once a run has begun. Settings of the evaluation are saved beside it, and used again unless a flag says otherwise.
-    rules: choices (a tuple, or a function that returns one), minimum, above, below, divides (another setting), nargs.
+    rules: choices (a tuple, or a function that returns one), minimum, maximum, above, below, nargs; divides (the number
+    of samples).
     """
     return dataclasses.field(default=default, metadata={"type": type, "help": help, "group": group, **rules})
+
+
+def gpus(text):
+    """Numbers of GPUs: "0,1" -> (0, 1)."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; a GPU's number, several such as 0,1, or -1") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +131,14 @@ class Config:
         None, str, "folder of a run with the same beginning (see --grow_samples), whose first epochs are copied instead"
         " of trained again", "call",
     )  # fmt: skip
-    gpu: int = setting(0, int, "the GPU to use, if there is one; -1: the CPU", "call", minimum=-1)
+    strategy: str = setting(
+        "one", str, "what shares the images of each batch: one device, this machine's GPUs, or the workers that the"
+        " environment variable TF_CONFIG names", "call", choices=("one", "mirrored", "multi_worker"),
+    )  # fmt: skip
+    gpu: tuple | None = setting(
+        None, gpus, "the GPUs to use, such as 0 or 0,1; -1: the CPU (the first, or all with another --strategy than"
+        " one)", "call", minimum=-1,
+    )  # fmt: skip
     threads: int = setting(0, int, "CPU threads; 0: one per core", "call", minimum=0)
 
     def resolved(self):
@@ -169,9 +187,19 @@ class Config:
         for name in ("n_hidden", "n_latent"):
             if len(getattr(self, name)) != self.stochastic_layers:
                 raise UsageError(f"--{name}: one number per stochastic layer, {self.stochastic_layers} in all")
+        self._check_devices()
         self._check_data()
         self._check_schedule()
         self._check_samples()
+
+    def _check_devices(self):
+        this_worker(self.strategy)
+        given = self.gpu or ()
+        text = ",".join(map(str, given))
+        if len(set(given)) < len(given) or (len(given) > 1 and -1 in given):
+            raise UsageError(f"--gpu: {text} is not allowed; different numbers from 0, or -1 alone for the CPU")
+        if len(given) > 1 and self.strategy == "one":
+            raise UsageError(f"--gpu: {text} needs --strategy mirrored or multi_worker; one uses one device")
 
     def _check_data(self):
         data = self.data_entry
@@ -213,11 +241,17 @@ class Config:
             raise UsageError(f"--backward_samples: {self.backward_samples} is not allowed; at most --n_samples")
         if self.start_from and not self.beginning_epochs:
             raise UsageError("--start_from: only with --grow_samples, whose first epochs other runs can share")
-        for name, parameter in entry.hyperparameters.items():
-            if other := parameter.rules.get("divides"):
-                for flag, number in ((other, getattr(self, other)), ("first_samples", self.samples_at(0))):
-                    if number % (value := self.hyperparameters[name]):
-                        raise UsageError(f"--{name}: {value} is not allowed; it must divide --{flag}, {number}")
+        for flag, number in (("n_samples", self.n_samples), ("first_samples", self.samples_at(0))):
+            if number < entry.least_samples:
+                raise UsageError(
+                    f"--{flag}: {number} is not allowed; --objective {self.objective} needs at least"
+                    f" {entry.least_samples} samples in every epoch"
+                )
+            for name, parameter in entry.hyperparameters.items():
+                value = self.hyperparameters[name]
+                least = value if flag == "n_samples" else min(value, number)  # first samples may be fewer than groups
+                if "divides" in parameter.rules and number % least:
+                    raise UsageError(f"--{name}: {value} is not allowed; it must divide --{flag}, {number}")
 
     @property
     def data_entry(self):
@@ -294,6 +328,8 @@ def check_value(name, rules, value):
             allowed = f"at least {rules['minimum']}"
         elif "above" in rules and not rules["above"] < one < float("inf"):
             allowed = f"more than {rules['above']}, and finite"
+        elif "maximum" in rules and not one <= rules["maximum"]:
+            allowed = f"at most {rules['maximum']}"
         elif "below" in rules and not one < rules["below"]:
             allowed = f"less than {rules['below']}"
         else:

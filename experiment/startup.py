@@ -25,21 +25,34 @@ def _muted_stderr():
             os.close(kept)
 
 
-def start_tensorflow(gpu=0, threads=0):
-    """Imports TensorFlow, makes the asked-for GPU the only visible one, and returns a line that says what is used.
+def start_tensorflow(gpu=None, threads=0, strategy="one"):
+    """Imports TensorFlow and makes the asked-for GPUs the only visible ones. Their memory is taken as it is needed.
 
-    gpu: its number, from 0; -1 for the CPU. Where there is no such GPU the CPU is used, and the line says so.
-    threads: of the CPU, 0 for one per core.
+    gpu: a number, from 0, or several, of those that are there; -1 for the CPU; None for the first GPU, or for all of
+    them where `strategy` uses several. Where there is no such GPU the CPU is used. threads: of the CPU, 0 for one per
+    core. strategy: as the flag of that name; multi_worker waits here for the other workers.
     Only the notes that TensorFlow writes while it starts are held back; warnings after that are shown.
+
+    Returns (a line that says what is used, a tf.distribute.Strategy or None for one device).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    asked = None if gpu is None else [gpu] if isinstance(gpu, int) else list(gpu)
     with _muted_stderr():
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
-        tf.config.set_visible_devices(gpus[gpu : gpu + 1] if gpu >= 0 else [], "GPU")
-        tf.zeros([])  # starts the runtime
-    if 0 <= gpu < len(gpus):
-        return f"GPU {gpu} of {len(gpus)}"
-    return "CPU" if gpu <= 0 else f"CPU, for there is no GPU {gpu} ({len(gpus)} found)"
+        numbers = asked if asked is not None else [0] if strategy == "one" else range(len(gpus))
+        used = [n for n in numbers if 0 <= n < len(gpus)]
+        tf.config.set_visible_devices([gpus[n] for n in used], "GPU")
+        for n in used:
+            tf.config.experimental.set_memory_growth(gpus[n], True)
+        chosen = tf.distribute.MultiWorkerMirroredStrategy() if strategy == "multi_worker" else None
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")  # starts the runtime
+        if strategy == "mirrored" and len(devices) > 1:
+            chosen = tf.distribute.MirroredStrategy([device.name for device in devices])
+    missing = [n for n in asked or () if n > 0 and n not in used]
+    line = f"GPU {', '.join(map(str, used))} of {len(gpus)}" if used else "CPU"
+    if missing:
+        line += f", for there is no GPU {', '.join(map(str, missing))} ({len(gpus)} found)"
+    return line + (f"; {chosen.num_replicas_in_sync} replicas" if chosen else ""), chosen

@@ -54,10 +54,10 @@ class TrainedModel:
         """E_q[z|x], a list of float32 [n, n_latent], z1 first. In a layer that is not drawn first it is a mean over 50
         samples of the layers before. Raises ValueError for images or labels that do not fit.
         """
-        from evaluation import q_means
+        from evaluation import make_q_means
 
         x = self._pixels(images)
-        return q_means(self.model, x, self._context(labels, len(x)), seed=seed, jit=self.config.jit == "on")
+        return make_q_means(self.model, jit=self.config.jit == "on")(x, self._context(labels, len(x)), seed)
 
     def reconstruct(self, images, labels=None, seed=0):
         """E[x|z1] at z1 = E_q[z1|x], [n, height, width] float32: the probabilities that the pixels are 1.
@@ -76,13 +76,9 @@ class TrainedModel:
         from evaluation import make_log_likelihood
 
         x = self._pixels(images)
-        if not np.isin(x, (0, 1)).all():
-            raise ValueError(
-                "images hold values between 0 and 1, and log p(x) is that of binary images: binarise them first, by"
-                " images > 0.5 or by a draw with the greys as probabilities"
-            )
         estimate = make_log_likelihood(self.model, n_samples, self.config.jit == "on")
-        return tuple(estimate(x, self._context(labels, len(x)), seed, show_progress)[1])
+        per_image = estimate(x, self._context(labels, len(x)), seed, show_progress)[1]
+        return per_image.log_px, per_image.mc_error
 
     def _pixels(self, images):
         """float32 [n, n_pixels]. Raises ValueError where the images are not the model's."""

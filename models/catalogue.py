@@ -13,7 +13,7 @@ class Hyperparameter(NamedTuple):
     default: Any
     type: type
     help: str
-    rules: dict = {}  # as in experiment.settings.setting: minimum, above, below, divides
+    rules: dict = {}  # as in experiment.settings.setting: minimum, maximum, above, below, divides
 
 
 class ObjectiveEntry(NamedTuple):
@@ -23,6 +23,7 @@ class ObjectiveEntry(NamedTuple):
     hyperparameters: dict = {}  # name -> Hyperparameter; keyword arguments of the function
     elbo_at_one: bool = False  # with one sample it is the ELBO, in value and gradient
     resamples: bool = False  # the gradient may go through a few samples only: --backward_samples
+    least_samples: int = 1  # with fewer it is not defined, or q learns nothing
     module: str = "models.objectives"
 
 
@@ -35,7 +36,12 @@ class ModelEntry(NamedTuple):
     sizes: dict  # number of stochastic layers -> (n_hidden, n_latent), each from the image up
 
 
-GROUPS = Hyperparameter(1, int, "groups M that the k samples are parted into", {"minimum": 1, "divides": "n_samples"})
+GROUPS = Hyperparameter(
+    1, int, "groups M that the k samples are parted into; 1: iwae_elbo", {"minimum": 1, "divides": True}
+)
+ELBO_WEIGHT = Hyperparameter(0.05, float, "share of the ELBO in it", {"minimum": 0, "maximum": 1})
+ALPHA = Hyperparameter(0.5, float, "0: iwae_elbo; towards 1: the ELBO", {"minimum": 0, "below": 1})
+LATER = "models.estimators"  # the module of what later papers put beside the IWAE bound
 
 OBJECTIVES = {
     "iwae_elbo": ObjectiveEntry("log mean w", elbo_at_one=True, resamples=True),
@@ -44,7 +50,19 @@ OBJECTIVES = {
     "iwae_eq14": ObjectiveEntry("the paper's eq. 14: the gradient of iwae_elbo", elbo_at_one=True, resamples=True),
     "dreg": ObjectiveEntry("log mean w, with the doubly reparameterised gradient for q"),
     "stl": ObjectiveEntry("log mean w, without the score of q in the gradient: biased for k > 1"),
-    "piwae": ObjectiveEntry("p follows log mean w, q the mean of that bound over M groups", {"groups": GROUPS}),
+    "miwae": ObjectiveEntry("the mean of log mean w over M groups", {"groups": GROUPS}, elbo_at_one=True, module=LATER),
+    "piwae": ObjectiveEntry("p follows iwae_elbo, q miwae", {"groups": GROUPS}, elbo_at_one=True, module=LATER),
+    "ciwae": ObjectiveEntry(
+        "vae_elbo and iwae_elbo, weighted", {"elbo_weight": ELBO_WEIGHT}, elbo_at_one=True, module=LATER
+    ),
+    "vr_iwae": ObjectiveEntry("log mean w^(1 - alpha) / (1 - alpha)", {"alpha": ALPHA}, elbo_at_one=True, module=LATER),
+    "vr_iwae_dreg": ObjectiveEntry("vr_iwae with the doubly reparameterised gradient", {"alpha": ALPHA}, module=LATER),
+    "rws": ObjectiveEntry(
+        "reweighted wake-sleep: p follows iwae_elbo, q the wake-phi update", least_samples=2, module=LATER
+    ),
+    "rws_dreg": ObjectiveEntry("rws with the doubly reparameterised gradient", least_samples=2, module=LATER),
+    "jvi": ObjectiveEntry("log mean w with its bias of order 1/k taken off", least_samples=2, module=LATER),
+    "jvi_dreg": ObjectiveEntry("jvi with the doubly reparameterised gradient", least_samples=2, module=LATER),
 }
 
 MODELS = {

@@ -14,8 +14,9 @@ def estimate_and_gradients(model, objective, x, noise, y=None, beta=1.0):
     surrogate, z = cut(sample) and w the objective's z_weights,
 
         p follows  ds/dp;
-        q follows  ds/dq (its parameters inside log q(z|x): the score)  +  sum_l w ds/dz_l dsample_l/dq.
+        q follows  ds/dq (its parameters inside log q(z|x): the score)  +  sum_l w ds/dz_l dsample_l/dq,
 
+    each part of q's only where the objective asks for it (`score`, `through_samples`).
     XLA merges what the parts have in common, so there is still one pass back through the decoder.
     """
 
@@ -30,10 +31,11 @@ def estimate_and_gradients(model, objective, x, noise, y=None, beta=1.0):
         surrogate = tf.reduce_mean(estimate.surrogate)  # over the images
         q_surrogate = surrogate if estimate.q_surrogate is None else tf.reduce_mean(estimate.q_surrogate)
     p_gradients = tape.gradient(surrogate, model.p_variables)
-    through_samples = _through_samples(tape, q_surrogate, output, model.drawn)
+    targets, upstream = [], []
+    if estimate.through_samples:
+        targets, upstream = list(output.samples), _through_samples(tape, q_surrogate, output, model.drawn)
     if estimate.z_weights is not None:
-        through_samples = [estimate.z_weights[..., tf.newaxis] * g for g in through_samples]
-    targets, upstream = list(output.samples), through_samples
+        upstream = [estimate.z_weights[..., tf.newaxis] * g for g in upstream]
     if estimate.score:
         targets, upstream = [q_surrogate, *targets], [tf.ones_like(q_surrogate), *upstream]
     q_gradients = tape.gradient(targets, model.q_variables, output_gradients=upstream)

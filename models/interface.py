@@ -15,17 +15,29 @@ import tensorflow as tf
 class LogWeights(NamedTuple):
     """log w = log p(x, z) - log q(z|x) in its parts, in nats, each [n_samples, batch]; and the samples.
 
+    log_p_layers, log_q_layers: such a tensor for each stochastic layer, given the layers drawn before it: with two
+    layers log p(z1|z2) and log p(z2); log q(z1|x) and log q(z2|z1).
     samples, z: a tensor [n_samples, batch, n_latent] for each stochastic layer. `samples` is what was drawn, as a
     function of q's parameters; `z` is the same after `cut`, which is what every density and every later layer was
     given.
     """
 
     log_px_z: tf.Tensor  # log p(x|z)
-    log_pz: tf.Tensor  # log p(z), summed over the layers
-    log_qz_x: tf.Tensor  # log q(z|x), summed over the layers
+    log_p_layers: tuple
+    log_q_layers: tuple
     kl: tf.Tensor  # an estimate of KL(q(z|x) || p(z)) with all that has a closed form integrated out
     samples: tuple
     z: tuple
+
+    @property
+    def log_pz(self):
+        """log p(z) = log p(z1|z2) + ... + log p(zL)."""
+        return tf.add_n(self.log_p_layers)
+
+    @property
+    def log_qz_x(self):
+        """log q(z|x) = log q(z1|x) + log q(z2|z1) + ..."""
+        return tf.add_n(self.log_q_layers)
 
     def log_w(self, beta=1.0):
         """log importance weights [n_samples, batch]: log p(x|z) + beta (log p(z) - log q(z|x))."""

@@ -105,21 +105,21 @@ class IWAE(keras.Model):
         return self._densities(x, y, [block(below) for block, below in zip(self.encoder, inputs)], z, z)
 
     def _densities(self, x, y, qs, z, samples):
-        # log q(z|x) = sum_l log q(zl|z{l-1}), with z0 = x
-        log_qz_x = tf.add_n([q.log_prob(point) for q, point in zip(qs, z)])
-        # log p(z) = sum_l log p(zl|z{l+1}), with p(zL) the prior
+        # log q(zl|z{l-1}), with z0 = x
+        log_q_layers = [q.log_prob(point) for q, point in zip(qs, z)]
+        # log p(zl|z{l+1}), with p(zL) the prior
         priors = [block(above) for block, above in zip(self.decoder, z[1:])] + [self.prior(y)]
-        log_pz_parts = [p.log_prob(point) for p, point in zip(priors, z)]
+        log_p_layers = [p.log_prob(point) for p, point in zip(priors, z)]
         # log p(x|z) = log p(x|z1)
         log_px_z = self.likelihood.log_prob(x, self._with_context(z[0], y))
         # KL(q(zL|.) || p(zL)) in closed form; below it -H(q(zl|.)) in closed form, less log p(zl|z{l+1}) as sampled
         kl = tfd.kl_divergence(qs[-1], priors[-1])
-        for q, log_p in zip(qs[:-1], log_pz_parts):
+        for q, log_p in zip(qs[:-1], log_p_layers):
             kl += -q.entropy() - log_p
         return LogWeights(
             log_px_z=log_px_z,
-            log_pz=tf.add_n(log_pz_parts),
-            log_qz_x=log_qz_x,
+            log_p_layers=tuple(log_p_layers),
+            log_q_layers=tuple(log_q_layers),
             kl=tf.broadcast_to(kl, tf.shape(log_px_z)),
             samples=tuple(samples),
             z=tuple(z),

@@ -1,8 +1,9 @@
 """The objectives: each turns log w [n_samples, batch] into what is reported and what p and q follow, in nats.
 
 One signature, `objective(output, beta=1.0, **hyperparameters) -> Estimate`. `output` is a models.interface.LogWeights.
-`beta` (KL warm-up) multiplies log p(z) - log q(z|x) in what p and q follow; in what is reported it is 1. A new
-objective is one function here, or in a file of its own, and one entry of models.catalogue.OBJECTIVES.
+`beta` (KL warm-up) multiplies log p(z) - log q(z|x) in what p and q follow; in what is reported it is 1. Here are the
+paper's objectives and their other gradients; later papers' are in models/estimators.py. A new one is one function, in a
+file of its own if you like, and one entry of models.catalogue.OBJECTIVES.
 
 In the formulas w_i = p(x, z_i) / q(z_i|x) for sample i of k, w~_i = w_i / sum_j w_j, and stop(.) is a constant to the
 derivative.
@@ -16,10 +17,11 @@ import tensorflow as tf
 class Estimate(NamedTuple):
     """What an objective makes of a batch. models.gradients.estimate_and_gradients says how p and q follow it."""
 
-    bound: tf.Tensor  # [batch], nats: what is reported, a lower bound on log p(x)
+    bound: tf.Tensor  # [batch], nats: what is reported, a lower bound on log p(x) (of jvi: an estimate)
     surrogate: tf.Tensor  # [batch]: p follows its gradient
     q_surrogate: tf.Tensor | None = None  # [batch]: q follows the gradient of this one; None: of `surrogate`
-    score: bool = True  # whether q follows it through q's parameters inside log q(z|x), too
+    score: bool = True  # whether q follows it through q's parameters inside log q(z|x)
+    through_samples: bool = True  # whether q follows it through the samples z_i
     z_weights: tf.Tensor | None = None  # [n_samples, batch]: multiplies what reaches q through each sample; None: 1
 
 
@@ -27,6 +29,11 @@ def logmeanexp(log_w, axis=0):
     """log of the mean of exp(log_w) along `axis`, max-shifted so that it never overflows."""
     n = tf.cast(tf.shape(log_w)[axis], log_w.dtype)
     return tf.reduce_logsumexp(log_w, axis=axis) - tf.math.log(n)
+
+
+def normalised(log_w):
+    """w~_i = w_i / sum_j w_j as constants to the derivative, [n_samples, batch], from log w [n_samples, batch]."""
+    return tf.stop_gradient(tf.nn.softmax(log_w, axis=0))  # over the samples
 
 
 def vae_elbo(output, beta=1.0):
@@ -55,8 +62,7 @@ def iwae_elbo(output, beta=1.0):
 def iwae_eq14(output, beta=1.0):
     """sum_i stop(w~_i) log w_i, whose gradient is that of `iwae_elbo` (Burda et al., eq. 14)."""
     log_w = output.log_w(beta)
-    normalised_w = tf.stop_gradient(tf.nn.softmax(log_w, axis=0))  # [n_samples, batch], over the samples
-    return Estimate(bound=logmeanexp(output.log_w()), surrogate=tf.reduce_sum(normalised_w * log_w, axis=0))
+    return Estimate(bound=logmeanexp(output.log_w()), surrogate=tf.reduce_sum(normalised(log_w) * log_w, axis=0))
 
 
 def dreg(output, beta=1.0):
@@ -64,14 +70,16 @@ def dreg(output, beta=1.0):
 
     p follows sum_i stop(w~_i) log w_i, as in `iwae_eq14`.
     q follows sum_i stop(w~_i^2) log w_i through the samples z_i alone: the same surrogate, weighted by w~_i once more.
+    With beta the weights are (1 - beta) w~_i + beta w~_i^2, which the same derivation gives: the score that they stand
+    for has beta before it.
     """
     log_w = output.log_w(beta)
-    normalised_w = tf.stop_gradient(tf.nn.softmax(log_w, axis=0))  # [n_samples, batch], over the samples
+    normalised_w = normalised(log_w)
     return Estimate(
         bound=logmeanexp(output.log_w()),
         surrogate=tf.reduce_sum(normalised_w * log_w, axis=0),
         score=False,
-        z_weights=normalised_w,
+        z_weights=normalised_w + (1 - beta) * (1 - normalised_w),
     )
 
 
@@ -81,25 +89,3 @@ def stl(output, beta=1.0):
     For k > 1 this gradient is biased.
     """
     return Estimate(bound=logmeanexp(output.log_w()), surrogate=logmeanexp(output.log_w(beta)), score=False)
-
-
-def piwae(output, beta=1.0, groups=1):
-    """The partially importance weighted autoencoder (Rainforth et al., 1802.04537, sec. 6).
-
-    p follows L_k, the bound of all k samples.
-    q follows (1/M) sum_m L_{k/M}, the mean of the bounds of M groups of k/M samples each.
-    """
-    return Estimate(
-        bound=logmeanexp(output.log_w()),
-        surrogate=logmeanexp(output.log_w(beta)),
-        q_surrogate=_mean_of_groups(output.log_w(beta), groups),
-    )
-
-
-def _mean_of_groups(log_w, groups):
-    """(1/M) sum_m log (M/k) sum_{i in group m} w_i, [batch], for M groups of successive samples of log_w
-    [n_samples, batch].
-    """
-    n_samples, batch = log_w.shape[0], tf.shape(log_w)[1]
-    grouped = tf.reshape(log_w, [groups, n_samples // groups, batch])  # [groups, samples of a group, batch]
-    return tf.reduce_mean(logmeanexp(grouped, axis=1), axis=0)

@@ -1,5 +1,6 @@
 """The figures of one run, each drawn from the files in its folder, so that any can be drawn again without the model."""
 
+import re
 import shutil
 
 import matplotlib.ticker
@@ -56,12 +57,31 @@ def reconstructions(run, columns=10):
     save(figure, run.figures / "reconstructions.png")
 
 
+def z1_redrawn(run, columns):
+    """Mean images: a row for each draw of the layers above z1, and along it z1 drawn again."""
+    with np.load(run.arrays / "z1_redrawn.npz") as arrays:
+        means = arrays["means"]
+    figure, axis = plt.subplots(figsize=(9, 6.4), layout="constrained")
+    show_images(axis, means, columns, "each row: one z2 from the prior, and z1 drawn again and again from p(z1|z2)")
+    save(figure, run.figures / "z1_redrawn.png")
+
+
 def learning_curves(run, objective):
-    """The bounds, and the two parts the ELBO is made of, against epochs, on the monitored training and test images."""
+    """The bounds, and the parts they are made of, against epochs, on the monitored training and test images.
+
+    With several stochastic layers a second row has log p and log q of each, given the layers drawn before it.
+    """
     rows = read_csv(run.metrics)
     epochs = [int(row["epoch"]) for row in rows]
     panels = {"iwae_elbo": "IWAE bound at the training k", "vae_elbo": "ELBO", "log_px_z": "log p(x|z)", "kl": "KL"}
-    figure, axes = plt.subplots(1, len(panels), figsize=(14, 3.6), layout="constrained")
+    layers = [name.removeprefix("train_") for name in rows[-1] if re.fullmatch(r"train_log_[pq]_z\d+", name)]
+    panels |= {name: f"log {name[4]} of {name[6:]}" for name in layers}
+    columns = max(4, len(layers))
+    figure, axes = plt.subplots(2 if layers else 1, columns, figsize=(3.5 * columns, 7 if layers else 3.6),
+                                layout="constrained", squeeze=False)  # fmt: skip
+    for axis in axes[0, 4:]:
+        axis.set_axis_off()
+    axes = [*axes[0, :4], *axes[1:].ravel()]
     for axis, (name, title) in zip(axes, panels.items()):
         for split, colour, style in (("train", TRAIN_COLOUR, "-"), ("test", TEST_COLOUR, "--")):
             axis.plot(epochs, [float(row[f"{split}_{name}"]) for row in rows], style, color=colour, label=split)
@@ -70,34 +90,80 @@ def learning_curves(run, objective):
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("nats per image")
+    for axis in (axes[0], *axes[4:5]):
+        axis.set_ylabel("nats per image")
     axes[0].legend()
     figure.suptitle(f"Trained with {objective}")
     save(figure, run.figures / "learning_curves.png")
+
+
+def _means(path):
+    """(labels [n], [means [n, n_latent] of each layer])."""
+    with np.load(path) as arrays:
+        return arrays["labels"], [arrays[f"z{i + 1}"] for i in range(len(arrays.files) - 1)]
+
+
+def _in_two_dimensions(means):
+    """[n, n_latent] -> ([n, 2], the axes' names): the first principal components, or the units if there are two."""
+    if means.shape[1] == 1:
+        return np.hstack([means, np.zeros_like(means)]), ("first unit", "")
+    if means.shape[1] == 2:
+        return means, ("first unit", "second unit")
+    pca = PCA(n_components=2).fit(means)
+    shares = zip(("first", "second"), pca.explained_variance_ratio_)
+    return pca.transform(means), [f"{which} component ({share:.0%} of the variance)" for which, share in shares]
 
 
 def posterior_pca(run, standardise=False):
     """The posterior means of each stochastic layer, coloured by label: their first two principal components, or the
     units themselves where there are two. standardise: each unit is first brought to mean 0 and variance 1.
     """
-    with np.load(run.arrays / "posterior_means.npz") as arrays:
-        labels, layers = arrays["labels"], [arrays[f"z{i + 1}"] for i in range(len(arrays.files) - 1)]
+    labels, layers = _means(run.arrays / "posterior_means.npz")
     figure, axes = plt.subplots(1, len(layers), figsize=(6.4 * len(layers), 5.4), layout="constrained", squeeze=False)
     for number, (axis, means) in enumerate(zip(axes[0], layers), 1):
         if standardise:
             means = StandardScaler().fit_transform(means)
-        names = "first unit", "second unit"
-        if means.shape[1] == 1:
-            means = np.hstack([means, np.zeros_like(means)])
-        elif means.shape[1] > 2:
-            pca = PCA(n_components=2).fit(means)
-            means, names = pca.transform(means), [
-                f"{which} component ({share:.0%} of the variance)"
-                for which, share in zip(("first", "second"), pca.explained_variance_ratio_)
-            ]  # fmt: skip
-        artists = scatter_labels(axis, means, labels)
+        points, names = _in_two_dimensions(means)
+        artists = scatter_labels(axis, points, labels)
         title = f"posterior means of z{number} ({layers[number - 1].shape[1]} units"
         axis.set(title=title + (", standardised)" if standardise else ")"), xlabel=names[0], ylabel=names[1])
     if artists:
         figure.legend(handles=artists, loc="outside right center", markerscale=3, title="label")
     save(figure, run.figures / "posterior_pca.png")
+
+
+def means_while_training(run):
+    """posterior_pca.gif: E_q[z|x] of each stochastic layer in two dimensions, a frame for each epoch kept.
+
+    The components of a frame are turned within their plane so that its points lie as near as can be to those of the
+    frame after it: otherwise components that change places, or sign, would look like change of the model.
+    """
+    paths = sorted(run.arrays.glob("q_means_*.npz"), key=lambda path: int(path.stem.split("_")[-1]))
+    epochs = [int(path.stem.split("_")[-1]) for path in paths]
+    labels, frames = _means(paths[-1])[0], [_means(path)[1] for path in paths]
+    n_units, layers = [means.shape[1] for means in frames[-1]], []  # layers: [[n, 2] of each frame] of each layer
+    for means in zip(*frames):
+        points = [_in_two_dimensions(frame)[0] for frame in means]
+        if means[0].shape[1] > 2:
+            for i in reversed(range(len(points) - 1)):
+                points[i] = points[i] @ _rotation(points[i], points[i + 1])
+        layers.append(points)
+    figure, axes = plt.subplots(1, len(layers), figsize=(5.4 * len(layers), 5.4), layout="constrained", squeeze=False)
+
+    def draw(i):
+        for number, (axis, points) in enumerate(zip(axes[0], layers), 1):
+            axis.clear()
+            scatter_labels(axis, points[i], labels)
+            limits = 1.05 * np.abs(np.concatenate(points)).max(axis=0)
+            title = f"means of q(z{number}), after {epochs[i]} epoch{'' if epochs[i] == 1 else 's'}"
+            axis.set(title=title, xlim=(-limits[0], limits[0]), ylim=(-limits[1], limits[1]))
+            unit = "unit" if n_units[number - 1] <= 2 else "principal component"
+            axis.set(xlabel=f"first {unit}", ylabel=f"second {unit}")
+
+    save_animation(figure, draw, len(frames), run.figures / "posterior_pca.gif")
+
+
+def _rotation(points, onto):
+    """The orthogonal matrix [2, 2] that brings points @ it nearest to `onto`, both [n, 2] (Procrustes)."""
+    u, _, v = np.linalg.svd(points.T @ onto)
+    return u @ v

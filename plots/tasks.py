@@ -8,12 +8,6 @@ import numpy as np
 from plots.style import LABEL_COLOURS, LINE_COLOURS, LINE_STYLES, plt, save, save_animation, show_images
 from utils import read_csv
 
-ESTIMATOR_NAMES = {
-    "iwae_elbo": "reparameterised (IWAE)",
-    "dreg": "doubly reparameterised",
-    "stl": "sticking the landing",
-}
-
 
 class Posterior(NamedTuple):
     """One image's posteriors, for posterior_figures."""
@@ -77,34 +71,6 @@ def manifold(decoded, side, path):
     save(figure, path)
 
 
-def redrawn_samples(images, columns, path):
-    """Mean images: a row for each z2, and along it z1 drawn again."""
-    figure, axis = plt.subplots(figsize=(9, 6.4), layout="constrained")
-    show_images(axis, images, columns, "each row: one z2 from the prior, and z1 drawn again and again from p(z1|z2)")
-    save(figure, path)
-
-
-def gradient_noise(rows, path):
-    """Signal-to-noise ratio (above) and variance of the encoder's gradient against k; a column for each stage."""
-    stages = sorted({row["epochs"] for row in rows})
-    figure, axes = plt.subplots(2, len(stages), figsize=(3.6 * len(stages), 6.4), layout="constrained",
-                                sharex=True, sharey="row", squeeze=False)  # fmt: skip
-    for column, epochs in zip(axes.T, stages):
-        for axis, quantity in zip(column, ("snr", "variance")):
-            for (objective, name), colour, style in zip(ESTIMATOR_NAMES.items(), LINE_COLOURS, LINE_STYLES):
-                points = [(r["k"], r[quantity]) for r in rows if (r["objective"], r["epochs"]) == (objective, epochs)]
-                axis.plot(*zip(*points), style, color=colour, marker="o", ms=3.5, label=name)
-            axis.set(xscale="log", yscale="log")
-            axis.grid(alpha=0.3)
-        column[0].set_title("first weights" if epochs == 0 else f"after {epochs} epoch{'s' * (epochs > 1)}")
-        column[1].set_xlabel("importance samples k")
-    axes[0, 0].set_ylabel("signal-to-noise ratio")
-    axes[1, 0].set_ylabel("variance of a parameter's gradient")
-    axes[0, -1].legend(fontsize=9)
-    figure.suptitle("Gradient of the encoder's parameters")
-    save(figure, path)
-
-
 def _column(run, name):
     rows = read_csv(run.metrics)
     return [int(row["epoch"]) for row in rows], [float(row[name]) for row in rows] if name in rows[0] else None
@@ -114,18 +80,31 @@ def _n_layers(run):
     return sum(name.startswith("active_z") for name in read_csv(run.metrics)[0])
 
 
-def compared_curves(runs, path):
-    """The IWAE bound of several runs against epochs, on the monitored training and test images."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
-    for axis, split in zip(axes, ("train", "test")):
-        for (name, run), colour, style in zip(runs.items(), LINE_COLOURS, LINE_STYLES):
-            epochs, bound = _column(run, f"{split}_iwae_elbo")
-            axis.plot(epochs[1:], bound[1:], style, color=colour, label=name)
-        axis.set(title=f"{split} images", xlabel="epochs", xscale="log")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("IWAE bound at the training k, nats")
-    axes[1].legend()
-    axes[0].set_ylim(bottom=max(axes[0].get_ylim()[1] - 30, axes[0].get_ylim()[0]))
+def dreg_beside_iwae(pairs, path):
+    """The IWAE bound along training with either gradient, and below it by how much the first is ahead; a column a k.
+
+    pairs: {k: (the Run with dreg, the Run with iwae_elbo)}.
+    """
+    figure, axes = plt.subplots(2, len(pairs), figsize=(2 + 4 * len(pairs), 6), layout="constrained", sharex=True,
+                                sharey="row", squeeze=False, height_ratios=(3, 2))  # fmt: skip
+    for (above, below), (k, runs) in zip(axes.T, pairs.items()):
+        for split, style in (("train", "--"), ("test", "-")):
+            curves = [_column(run, f"{split}_iwae_elbo") for run in runs]
+            for (epochs, bound), name, colour in zip(curves, ("DReG", "IWAE"), LINE_COLOURS):
+                above.plot(epochs[1:], bound[1:], style, color=colour, lw=1.3, label=f"{name}, {split} images")
+            ahead = [dreg - iwae for dreg, iwae in zip(*(bound for _, bound in curves))]
+            below.plot(curves[0][0][1 : len(ahead)], ahead[1:], style, color=LINE_COLOURS[2], lw=1.3, label=split)
+        above.set(title=f"k = {k}", xscale="log")
+        below.axhline(0, color="black", lw=0.8)
+        below.set_xlabel("epochs")
+        for axis in (above, below):
+            axis.grid(alpha=0.3)
+    lines = [line.get_ydata() for axis in axes[0] for line in axis.lines]
+    best, worst = max(map(max, lines)), min(map(min, lines))  # where they begin is far below where they differ
+    axes[0, 0].set(ylim=(max(best - 20, worst), best + 1), ylabel="IWAE bound at k samples, nats")
+    axes[1, 0].set_ylabel("DReG less IWAE, nats")
+    axes[0, 0].legend(loc="upper left")
+    axes[1, 0].legend(loc="upper left")
     save(figure, path)
 
 

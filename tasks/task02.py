@@ -1,79 +1,169 @@
-"""The doubly reparameterised gradient (DReG, Tucker et al., 1810.04152).
+"""How noisy are the gradients of IWAE and of the estimators that were put beside it?
 
-The IWAE bound's gradient for q gets noisier, not better, as k grows (Rainforth et al., 1802.04537). How do the signal
-and the noise of three estimators change with k, and with training?
+The IWAE bound's gradient for q gets noisier, not better, as k grows (Rainforth et al., 1802.04537). For each estimator:
+signal and noise of the gradients of encoder and decoder against k, and what their means are off by; and how the
+doubly reparameterised gradient (DReG, Tucker et al., 1810.04152) changes that, and training.
 """
 
+import functools
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
 from experiment import command_line  # noqa: E402
+from models.catalogue import OBJECTIVES  # noqa: E402
 
 DEFAULTS = dict(objective="dreg", n_samples=5, preset="fast")
 FIXED = ("objective",)
-ESTIMATORS = ("iwae_elbo", "dreg", "stl")
-SAMPLES = (1, 2, 8, 32, 128, 512)
+ESTIMATORS = {  # with their hyperparameters; piwae has the encoder's gradient of miwae, the decoder's of iwae_elbo
+    "vae_elbo": {},
+    "iwae_elbo": {},
+    "dreg": {},
+    "stl": {},
+    "miwae": {"groups": 8},
+    "ciwae": {"elbo_weight": 0.5},
+    "vr_iwae": {"alpha": 0.5},
+    "vr_iwae_dreg": {"alpha": 0.5},
+    "rws": {},
+    "rws_dreg": {},
+    "jvi": {},
+    "jvi_dreg": {},
+}
+SAMPLES = (1, 8, 64, 512)
 IMAGES = 10  # training images in the batch whose gradient is looked at
 DRAWS = 200  # gradients of every estimator at every k
-STAGES = (0, 1, 16, 256)  # epochs after which a model is looked at, besides the last, where its weights are there
+REFERENCE_DRAWS = 1000  # gradients that the encoder's reference is the mean of
+MANY_SAMPLES, MANY_DRAWS = 5000, 20  # samples k, and gradients, of what takes the place of infinitely many samples
+ALONG_TRAINING = ("iwae_elbo", "dreg", "stl")  # looked at after these epochs too, where the weights are there:
+STAGES = (0, 1, 16, 256)
+COMPARED = (1, 5, 50)  # samples k of the runs whose learning curves are shown
 
 
 def stages(session):
-    """[(epochs, weights file or None for the first weights)], those that there are."""
+    """[(epochs, weights file or None for the first weights)], those that there are, the last epoch first."""
     epochs = session.config.n_epochs
     kept = [(n, session.run.weights_after(n)) for n in STAGES if 0 < n < epochs]
-    return [(0, None), *((n, path) for n, path in kept if path.exists()), (epochs, session.run.weights)]
+    return [(epochs, session.run.weights), (0, None), *((n, path) for n, path in kept if path.exists())]
 
 
-def noise_rows(session):
-    """A row for each stage, estimator and k: the variance and the signal-to-noise ratio of the encoder's gradient."""
-    import dataclasses
+class Gradients:
+    """The moments of every estimator's gradient for the same images, at the weights that the model has."""
 
-    import numpy as np
+    def __init__(self, session):
+        import numpy as np
 
-    from experiment.session import build_model
-    from training.gradients import make_gradient_noise
-    from utils import ProgressBar, evenly_spaced
+        from experiment.session import build_model
+        from utils import evenly_spaced
 
-    config, dataset = session.config, session.dataset
-    means = evenly_spaced(dataset.train_images, IMAGES) / 255.0
-    x = (np.random.default_rng(config.seed).random(means.shape) < means).astype(np.float32)
-    y = evenly_spaced(dataset.context("train", config.conditional != "no"), IMAGES)
-    model, rows, there = build_model(config, dataset.pixel_means), [], stages(session)
-    bar = ProgressBar(len(ESTIMATORS) * len(there) * sum(SAMPLES), "sample", "SNR")
-    done = 0
-    for objective in ESTIMATORS:
-        for k in SAMPLES:
-            changes = dict(objective=objective, n_samples=k, batch_size=IMAGES, backward_samples=None)
-            gradient_noise = make_gradient_noise(dataclasses.replace(config, **changes), model)
-            for epochs, weights in there:
-                if weights is None:
-                    model.set_weights(build_model(config, dataset.pixel_means).get_weights())
-                else:
-                    model.load_weights(weights)
-                variance, snr = gradient_noise(x, y, DRAWS)
-                rows.append(dict(objective=objective, k=k, epochs=epochs, variance=variance, snr=snr))
-                done += k
-                bar.update(done, snr)
+        self.config, dataset = session.config, session.dataset
+        means = evenly_spaced(dataset.train_images, IMAGES) / 255.0
+        self.x = (np.random.default_rng(self.config.seed).random(means.shape) < means).astype(np.float32)
+        self.y = evenly_spaced(dataset.context("train", self.config.conditional != "no"), IMAGES)
+        self.model = build_model(self.config, dataset.pixel_means)
+        self.first_weights = self.model.get_weights()
+        self._compiled = functools.cache(self._compiled)
+
+    def load(self, weights):
+        """The model has these weights: of a file, or for None the first ones."""
+        if weights is None:
+            self.model.set_weights(self.first_weights)
+        else:
+            self.model.load_weights(weights)
+
+    def moments(self, objective, k, n_draws=DRAWS, first=0):
+        """{"encoder", "decoder"} -> GradientMoments, of draws numbered from `first`."""
+        if k == 1 and OBJECTIVES[objective].elbo_at_one:
+            objective = "vae_elbo"
+        return self._compiled(objective, k)(self.x, self.y, n_draws, first)
+
+    def _compiled(self, objective, k):
+        import dataclasses
+
+        from training.gradients import make_gradient_moments
+
+        changes = dict(objective=objective, hyperparameters=ESTIMATORS[objective], n_samples=k, batch_size=IMAGES)
+        return make_gradient_moments(dataclasses.replace(self.config, backward_samples=None, **changes), self.model)
+
+
+def references(gradients):
+    """What the means are held against: {("decoder" or "rws" or k of the encoder): GradientMoments}, from other noise.
+
+    The decoder's: the gradient of log p(x), by many samples. The encoder's: that of L_k, as `dreg` estimates it; but
+    for reweighted wake-sleep, which goes down KL(p(z|x) || q(z|x)), that, by many samples.
+    """
+    of_encoder = {k: gradients.moments("dreg", k, REFERENCE_DRAWS, first=DRAWS)["encoder"] for k in SAMPLES}
+    many = {name: gradients.moments(name, MANY_SAMPLES, MANY_DRAWS, first=DRAWS) for name in ("iwae_elbo", "rws_dreg")}
+    return of_encoder | {"decoder": many["iwae_elbo"]["decoder"], "rws": many["rws_dreg"]["encoder"]}
+
+
+def gradient_rows(session):
+    """A row for each stage, estimator, k and network. Lengths are in the units of the mean gradient held against.
+
+    variance: of a parameter's gradient, averaged over the parameters; snr: GradientMoments.snr; distance: of the mean
+    from the reference, at the last epoch; by_chance: how far it would come out with equal expectations.
+    """
+    from utils import ProgressBar
+
+    gradients, rows = Gradients(session), []
+    bar = ProgressBar(len(ESTIMATORS) * len(SAMPLES), "estimator", "SNR")
+    for epochs, weights in stages(session):
+        gradients.load(weights)
+        last = epochs == session.config.n_epochs
+        reference = references(gradients) if last else None
+        for objective in ESTIMATORS if last else ALONG_TRAINING:
+            for k in SAMPLES:
+                if k < OBJECTIVES[objective].least_samples:
+                    continue
+                for network, moments in gradients.moments(objective, k).items():
+                    row = dict(objective=objective, **_numbers(objective), k=k, epochs=epochs, network=network)
+                    row |= dict(variance=float(moments.variance.mean()), snr=float(moments.snr()))
+                    rows.append(row | _distance(moments, reference, network, objective, k))
+            if last:
+                bar.update((list(ESTIMATORS).index(objective) + 1) * len(SAMPLES), rows[-1]["snr"])
     return rows
 
 
+def pairs(session, plain):
+    """{k: (the Run with dreg, the Run with iwae_elbo)}: this task's own, and those of COMPARED that have ended."""
+    found = {session.config.n_samples: (session.run, plain.run)}
+    for k in COMPARED:
+        runs = [session.finished_sibling(objective=name, n_samples=k) for name in ("dreg", "iwae_elbo")]
+        if all(runs):
+            found.setdefault(k, runs)
+    if missing := sorted({*COMPARED} - found.keys()):
+        print(f"learning curves: none for k = {', '.join(map(str, missing))}; this task with that --n_samples has them")
+    return dict(sorted(found.items()))
+
+
+def _numbers(objective):
+    return {"hyperparameters": ", ".join(f"{name} {value}" for name, value in ESTIMATORS[objective].items())}
+
+
+def _distance(moments, reference, network, objective, k):
+    if reference is None:
+        return dict(distance=None, by_chance=None)
+    of_encoder = "rws" if objective in ("rws", "rws_dreg") else k
+    reference = reference["decoder" if network == "decoder" else of_encoder]
+    return dict(zip(("distance", "by_chance"), (float(d / reference.norm()) for d in moments.distance(reference))))
+
+
 def work(session):
-    """Trains with `dreg` and, for comparison, with `iwae_elbo`; then the estimators' noise, on the latter's model."""
-    from plots.tasks import compared_curves, gradient_noise
+    """Trains with `dreg` and, for comparison, with `iwae_elbo`; then the gradients, at the weights of the latter."""
+    from plots.gradients import along_training, estimators
+    from plots.tasks import dreg_beside_iwae
     from utils import write_csv
 
     session.train_or_load()
     session.report()
     plain = session.sibling(objective="iwae_elbo")
     plain.report()
-    compared_curves({"dreg": session.run, "iwae_elbo": plain.run}, session.run.figures / "dreg_learning_curves.png")
-    rows = noise_rows(plain)
+    dreg_beside_iwae(pairs(session, plain), session.run.figures / "dreg_learning_curves.png")
+    rows = gradient_rows(plain)
     write_csv(session.run.path / "gradient_noise.csv", rows)
-    gradient_noise(rows, session.run.figures / "gradient_noise.png")
-    print(f"gradient_noise.csv and its picture are in {session.run.path}")
+    estimators(rows, session.run.figures / "estimators.png")
+    along_training(rows, session.run.figures / "gradient_noise.png")
+    print(f"gradient_noise.csv and its pictures are in {session.run.path}")
 
 
 if __name__ == "__main__":

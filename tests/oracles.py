@@ -49,37 +49,49 @@ class LinearGaussian:
         mean = tf.einsum("sbd,pd->sbp", z, tf.cast(self.a, tf.float32))
         log_px_z = _normal(mean, tf.fill(tf.shape(mean), float(self.std))).log_prob(x)
         kl = tf.broadcast_to(tfd.kl_divergence(q, prior), tf.shape(log_px_z))
-        return LogWeights(log_px_z, prior.log_prob(z), q.log_prob(z), kl, (sample,), (z,))
+        return LogWeights(log_px_z, (prior.log_prob(z),), (q.log_prob(z),), kl, (sample,), (z,))
 
 
 def _normal(mean, std):
     return tfd.Independent(tfd.Normal(tf.cast(mean, tf.float32), tf.cast(std, tf.float32)), 1)
 
 
-def numpy_log_w(model, x, noise):
+def numpy_log_w(model, x, noise, beta=1.0):
     """log w [n_samples, batch] of an IWAE in float64, from its weights, by the formulas of the paper alone."""
-    x, noise = np.asarray(x, np.float64), [np.asarray(e, np.float64) for e in noise]
+    log_px_z, log_pz, log_qz_x = numpy_densities(model, x, numpy_samples(model, x, noise))
+    return log_px_z + beta * (log_pz - log_qz_x)
+
+
+def numpy_samples(model, x, noise):
+    """The samples of every layer, float64 [n_samples, batch, n_latent], from z1 up."""
+    below, samples = np.asarray(x, np.float64), []
+    for block, epsilon in zip(model.encoder, noise):
+        mean, log_std = _heads(block, below)
+        below = mean + np.exp(log_std) * np.asarray(epsilon, np.float64)
+        samples.append(below)
+    return samples
+
+
+def numpy_densities(model, x, z):
+    """(log p(x|z), log p(z), log q(z|x)), float64 [n_samples, batch] each, at points z of every layer."""
+    x = np.asarray(x, np.float64)
+    log_qz_x = sum(_log_normal(at, *_heads(block, below)) for block, at, below in zip(model.encoder, z, [x, *z]))
+    log_pz = sum(_log_normal(at, *_heads(block, above)) for block, at, above in zip(model.decoder, z, z[1:]))
+    log_pz = log_pz + _log_normal(z[-1], 0.0, np.zeros(1))
+    (logits,) = _heads(model.likelihood, z[0])
+    return np.sum(x * logits - np.logaddexp(0, logits), axis=-1), log_pz, log_qz_x
+
+
+def _heads(block, inputs):
+    """What the last layers of a block make of its inputs."""
 
     def dense(layer, inputs):
         kernel, bias = (np.asarray(w, np.float64) for w in layer.get_weights())
         return inputs @ kernel + bias
 
-    def hidden(block, inputs):
-        return np.tanh(dense(block.hidden[1], np.tanh(dense(block.hidden[0], inputs))))
+    h = np.tanh(dense(block.hidden[1], np.tanh(dense(block.hidden[0], inputs))))
+    return [dense(head, h) for head in block.heads]
 
-    def log_normal(z, mean, log_std):
-        return np.sum(-0.5 * np.log(2 * np.pi) - log_std - 0.5 * ((z - mean) / np.exp(log_std)) ** 2, axis=-1)
 
-    log_w, below, samples = 0.0, x, []
-    for block, epsilon in zip(model.encoder, noise):
-        h = hidden(block, below)
-        mean, log_std = (dense(head, h) for head in block.heads)
-        below = mean + np.exp(log_std) * epsilon
-        samples.append(below)
-        log_w = log_w - log_normal(below, mean, log_std)
-    for block, z, above in zip(model.decoder, samples, samples[1:]):
-        h = hidden(block, above)
-        log_w = log_w + log_normal(z, *(dense(head, h) for head in block.heads))
-    log_w = log_w + log_normal(samples[-1], 0.0, np.zeros(1))
-    logits = dense(model.likelihood.heads[0], hidden(model.likelihood, samples[0]))
-    return log_w + np.sum(x * logits - np.logaddexp(0, logits), axis=-1)
+def _log_normal(z, mean, log_std):
+    return np.sum(-0.5 * np.log(2 * np.pi) - log_std - 0.5 * ((z - mean) / np.exp(log_std)) ** 2, axis=-1)

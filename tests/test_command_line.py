@@ -61,7 +61,8 @@ def copied(finished, tmp_path):
 def test_a_finished_run_has_its_files_and_last_line(copied, capfd):
     names = "config.json metrics.csv training.json model.weights.h5 test_llh.json checkpoints tensorboard figures"
     assert all((copied / name).exists() for name in names.split())
-    figures = "learning_curves.png posterior_pca.png prior.png prior.gif epochs/prior_0000.png epochs/prior_0002.png"
+    figures = "learning_curves.png posterior_pca.png posterior_pca.gif prior.png prior.gif reconstructions.png"
+    figures += " epochs/prior_0000.png epochs/prior_0002.png"
     assert all((copied / "figures" / name).stat().st_size > 5000 for name in figures.split())
     assert not list(copied.rglob(".writing-*"))
     llh = json.loads((copied / "test_llh.json").read_text())

@@ -16,7 +16,7 @@ from utils import evenly_spaced
 @pytest.mark.parametrize("jit", [False, True])
 def test_estimate_meets_the_closed_form_within_its_monte_carlo_error(jit):
     model = LinearGaussian()
-    result, (log_px, errors) = make_log_likelihood(model, 5000, jit)(model.x)
+    result, (log_px, errors, shapes) = make_log_likelihood(model, 5000, jit, binary=False)(model.x)
     exact = model.log_px.mean()
     assert 0 < result.mc_error < 0.01
     assert abs(result.test_llh - exact) < 4 * result.mc_error
@@ -24,14 +24,40 @@ def test_estimate_meets_the_closed_form_within_its_monte_carlo_error(jit):
     np.testing.assert_allclose(log_px, model.log_px, atol=0.2)
     assert np.sqrt(np.sum(errors**2)) / len(errors) == pytest.approx(result.mc_error)
     assert (result.n_samples, result.n_images) == (5000, 150)
+    assert result.pareto_k == np.median(shapes) and result.pareto_k_high == np.mean(shapes > 0.7)
 
 
 def test_monte_carlo_error_is_the_spread_between_repetitions():
-    model = LinearGaussian()
-    estimate = make_log_likelihood(model, 500)
-    results = [estimate(model.x, seed=seed)[0] for seed in range(40)]
-    spread = np.std([r.test_llh for r in results], ddof=1)
-    assert np.mean([r.mc_error for r in results]) == pytest.approx(spread, rel=0.4)
+    """Where q is half as wide as the posterior, so that the delta method would give too little."""
+    model = LinearGaussian(error=-0.5)
+    estimate = make_log_likelihood(model, 640, binary=False)
+    results = [estimate(model.x, seed=seed) for seed in range(40)]
+    spread = np.sqrt(np.var([per_image.log_px for _, per_image in results], axis=0, ddof=1).sum()) / 150
+    assert np.mean([result.mc_error for result, _ in results]) == pytest.approx(spread, rel=0.1)
+    assert 0.6 < np.mean([result.pareto_k for result, _ in results]) < 0.9
+
+
+def test_the_largest_weights_are_kept_in_order_whatever_the_chunks(monkeypatch):
+    monkeypatch.setattr(likelihood, "DRAWS", 3)
+    model, kept, drawn = LinearGaussian(), [], []
+    monkeypatch.setattr(likelihood, "pareto_k", lambda log_w: kept.append(log_w) or np.zeros(len(log_w)))
+
+    class Recording(LinearGaussian):
+        def __call__(self, x, noise, y=None):
+            output = super().__call__(x, noise, y)
+            tf.py_function(lambda w: drawn.append(w.numpy()), [output.log_w()], [])
+            return output
+
+    make_log_likelihood(Recording(), 100, jit=False, binary=False)(model.x[:100])
+    all_of_them = np.sort(np.concatenate(drawn)[:100], axis=0)[::-1]
+    np.testing.assert_array_equal(np.concatenate(kept), all_of_them[:21].T)
+
+
+def test_images_that_are_not_binary_are_refused(binary_images):
+    estimate = make_log_likelihood(IWAE((4,), (2,), 784), 2, jit=False)
+    for x in (255 * binary_images, 0.3 * binary_images, np.full_like(binary_images, np.nan)):
+        with pytest.raises(ValueError, match="not 0 and 1 alone"):
+            estimate(x)
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 7, 124, 125])
@@ -47,7 +73,8 @@ def test_every_sample_counts_once_whatever_the_chunks(n_samples, monkeypatch):
             (epsilon,) = super().noise(n, batch, seed, algorithm)
             return (epsilon * 0 + 0.5,)  # all samples alike: the mean over any number of them is known
 
-    result, (log_px, errors) = make_log_likelihood(Recording(), n_samples, jit=False)(model.x)
+    estimate = make_log_likelihood(Recording(), n_samples, jit=False, binary=False)
+    result, (log_px, errors, _) = estimate(model.x)
     one = model(model.x, (tf.fill([1, 150, 2], 0.5),)).log_w()[0]
     np.testing.assert_allclose(log_px, one, atol=1e-4)
     assert len(log_px) == 150 and max(drawn) <= 3
@@ -56,7 +83,7 @@ def test_every_sample_counts_once_whatever_the_chunks(n_samples, monkeypatch):
 
 def test_estimate_at_small_k_is_the_iwae_bound_in_expectation():
     model = LinearGaussian()
-    estimate = make_log_likelihood(model, 5)
+    estimate = make_log_likelihood(model, 5, binary=False)
     ours = np.mean([estimate(model.x, seed=seed)[0].test_llh for seed in range(40)])
     bound = np.mean([iwae_elbo(model(model.x, model.noise(5, 150, [7, s]))).bound.numpy().mean() for s in range(40)])
     assert ours == pytest.approx(bound, abs=0.03)
@@ -64,7 +91,7 @@ def test_estimate_at_small_k_is_the_iwae_bound_in_expectation():
 
 def test_seed_decides_the_estimate():
     model = LinearGaussian()
-    estimate = make_log_likelihood(model, 50)
+    estimate = make_log_likelihood(model, 50, binary=False)
     a, b, c = (estimate(model.x, seed=seed)[0].test_llh for seed in (1, 1, 2))
     assert a == b != c
 
@@ -76,6 +103,21 @@ def test_bounds_are_means_over_exactly_the_images_given():
     assert values["vae_elbo"] == pytest.approx(values["log_px_z"] + values["log_pz"] - values["log_qz_x"], abs=1e-3)
     assert values["kl"] == pytest.approx(values["log_qz_x"] - values["log_pz"], abs=0.1)
     assert values["iwae_elbo"] == pytest.approx(model.log_px.mean(), abs=0.05)
+    assert not any(name.endswith("z1") for name in values)  # with one layer it would say the same again
+
+
+def test_bounds_have_each_layer_apart():
+    model = IWAE((8, 6), (3, 2), n_pixels=12)
+    x = np.random.default_rng(0).integers(0, 2, (5, 12)).astype(np.float32)
+    values = make_bounds(model, 400)(x, None, tf.constant([1, 2]))
+    assert values["log_p_z1"] + values["log_p_z2"] == pytest.approx(values["log_pz"], abs=1e-4)
+    assert values["log_q_z1"] + values["log_q_z2"] == pytest.approx(values["log_qz_x"], abs=1e-4)
+    # q(z1|x) is Gaussian: the mean of its log density is minus its entropy, whatever the samples
+    (q, _, _), _ = model.encode(x, model.noise(1, 5, [0, 0]))
+    assert values["log_q_z1"] == pytest.approx(-float(tf.reduce_mean(q.entropy())), abs=0.1)
+    z2 = model.encode(x, model.noise(2000, 5, [3, 4]))[1][1].numpy()  # [n_samples, batch, 2]
+    log_p_z2 = -0.5 * np.sum(z2**2 + np.log(2 * np.pi), axis=-1)  # log N(z2; 0, I)
+    assert values["log_p_z2"] == pytest.approx(log_p_z2.mean(), abs=0.1)
 
 
 def test_posterior_means_are_those_of_the_true_posterior_not_of_q():

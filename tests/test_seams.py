@@ -187,7 +187,7 @@ def test_the_number_given_reaches_the_objective(alpha):
     """At alpha = 0 it is log mean w; the default is the entry's, not the function's."""
     log_px_z = tf.constant([[0.0, -1.0], [1.0, 2.0], [-2.0, 0.5]])
     nothing = tf.zeros_like(log_px_z)
-    output = LogWeights(log_px_z, nothing, nothing, nothing, (), ())
+    output = LogWeights(log_px_z, (nothing,), (nothing,), nothing, (), ())
     bounds = [objective_function("alpha_bound", {"alpha": value})(output).bound for value in (0.0, 0.5, 0.999)]
     np.testing.assert_allclose(bounds[0], iwae_elbo(output).bound, rtol=1e-5)
     np.testing.assert_allclose(bounds[2], vae_elbo(output).bound, atol=5e-3)

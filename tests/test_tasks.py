@@ -15,7 +15,7 @@ from experiment.presets import settings_beside
 from experiment.run_folder import ROOT, Run
 from experiment.session import build_model
 from experiment.settings import Config
-from training.gradients import make_gradient_noise
+from training.gradients import GradientMoments, make_gradient_moments
 from training.steps import make_gradients
 from utils import read_csv
 
@@ -68,11 +68,26 @@ def test_task01(few_digits, constants, capfd):
 
 
 def test_task02(few_digits, constants, capfd):
-    assert run("task02", SAMPLES=(1, 128), DRAWS=20, STAGES=(0, 1)) == 0, capfd.readouterr().err
-    dreg = few_digits / "quick" / "dreg-1l-k2-batch-size-50-epochs-2"
-    assert {"dreg_learning_curves.png", "gradient_noise.png"} <= pictures(dreg)
-    rows = read_csv(dreg / "gradient_noise.csv")
-    assert len(rows) == 3 * 2 * 3 and {row["epochs"] for row in rows} == {"0", "1", "2"}
+    estimators = {"vae_elbo": {}, "iwae_elbo": {}, "dreg": {}, "rws_dreg": {}, "miwae": {"groups": 2}}
+    small = dict(SAMPLES=(1, 8), DRAWS=20, REFERENCE_DRAWS=20, MANY_SAMPLES=100, MANY_DRAWS=2, STAGES=(0, 1))
+    flags = ("--jit", "off", "--n_hidden", 20, "--n_latent", 10)
+    assert run("task02", *flags, ESTIMATORS=estimators, ALONG_TRAINING=("iwae_elbo", "dreg"), **small) == 0
+    (folder,) = few_digits.glob("quick/dreg-*")
+    assert {"dreg_learning_curves.png", "gradient_noise.png", "estimators.png"} <= pictures(folder)
+    rows = {(row["objective"], int(row["k"]), int(row["epochs"]), row["network"]): row
+            for row in read_csv(folder / "gradient_noise.csv")}  # fmt: skip
+    at_last = 4 * 2 * 2 + 2  # estimators, k, networks; one sample says nothing to RWS
+    assert len(rows) == at_last + 2 * 2 * 2 * 2 and {epochs for _, _, epochs, _ in rows} == {0, 1, 2}
+
+    def last(objective, k, network, quantity="snr"):
+        return float(rows[objective, k, 2, network][quantity])
+
+    for network in ("encoder", "decoder"):
+        assert last("iwae_elbo", 1, network) == last("miwae", 1, network) == last("vae_elbo", 1, network)
+        assert last("iwae_elbo", 8, network) != last("iwae_elbo", 1, network)
+    assert last("dreg", 8, "decoder") == pytest.approx(last("iwae_elbo", 8, "decoder"), rel=1e-3)
+    assert last("dreg", 8, "encoder") > 1.1 * last("iwae_elbo", 8, "encoder")
+    assert last("dreg", 8, "encoder", "distance") < 2 * last("dreg", 8, "encoder", "by_chance")
 
 
 def test_task06_needs_a_trained_model(few_digits, capfd):
@@ -168,22 +183,44 @@ def test_tasks_run_from_anywhere_and_refuse_what_they_do_not_know(name, tmp_path
     assert process.returncode == 0 and "--eval_samples" in process.stdout
 
 
-def test_gradient_noise_is_that_of_many_gradients(digits):
+def test_gradient_moments_are_those_of_many_gradients(digits):
     config = Config(n_hidden=(8,), n_latent=(3,), n_samples=4, batch_size=5, epochs=1, jit="off").resolved()
     model, x = build_model(config, digits.pixel_means), (digits.train_images[:5] > 127).astype(np.float32)
     y = np.zeros((5, 0), np.float32)
-    noise = make_gradient_noise(config, model)(x, y, 30)
-    gradients = make_gradients(config, model)
-    encoder = [id(v) for block in model.encoder for v in block.trainable_variables]
-    draws = []
-    for i in range(30):
-        _, _, drawn = gradients(tf.constant(x), tf.constant(y), i, 1.0)
-        kept = [g.numpy().ravel() for v, g in zip(model.trainable_variables, drawn) if id(v) in encoder]
-        draws.append(np.concatenate(kept).astype(np.float64))
-    draws = np.array(draws)
-    variance, mean = draws.var(axis=0, ddof=1), draws.mean(axis=0)
-    assert noise.variance == pytest.approx(variance.mean(), rel=1e-3)
-    assert noise.snr == pytest.approx(np.sqrt(np.sum(mean**2 - variance / 30) / variance.sum()), rel=1e-2)
+    moments = make_gradient_moments(config, model)
+    found, others = moments(x, y, 10, first=3), moments(x, y, 10, first=13)
+    gradients = tf.function(make_gradients(config, model))
+    drawn = [gradients(tf.constant(x), tf.constant(y), tf.constant(i), 1.0)[2] for i in range(3, 23)]
+    q = {id(v) for v in model.q_variables}
+    for network, of_q in (("encoder", True), ("decoder", False)):
+        kept = [number for number, v in enumerate(model.trainable_variables) if (id(v) in q) == of_q]
+        draws = [np.concatenate([one[number].numpy().ravel() for number in kept]) for one in drawn]
+        draws, other = np.split(np.array(draws, np.float64), 2)
+        variance, mean = draws.var(axis=0, ddof=1), draws.mean(axis=0)
+        one = found[network]
+        np.testing.assert_allclose(one.mean, mean, atol=1e-4 * np.abs(mean).max())
+        assert one.variance.mean() == pytest.approx(variance.mean(), rel=1e-3)
+        assert one.snr() == pytest.approx(np.sqrt(np.sum(mean**2 - variance / 10) / variance.sum()), rel=1e-2)
+        distance, by_chance = one.distance(others[network])
+        noise = np.sum(variance + other.var(axis=0, ddof=1)) / 10
+        assert by_chance == pytest.approx(np.sqrt(noise), rel=1e-3)
+        expected = max(np.sum((mean - other.mean(axis=0)) ** 2) - noise, 0)
+        assert distance**2 == pytest.approx(expected, abs=1e-2 * noise)
+
+
+def test_distances_of_mean_gradients_are_right_on_average():
+    """Of normal draws around known means 3 apart in each of 50 directions, and around the same mean."""
+    rng = np.random.default_rng(0)
+
+    def moments(mean):
+        draws = mean + 10 * rng.normal(size=(40, 50))
+        return GradientMoments(draws.mean(axis=0), draws.var(axis=0, ddof=1), 40)
+
+    apart = np.mean([moments(0).distance(moments(3))[0] for _ in range(100)])
+    assert apart == pytest.approx(3 * np.sqrt(50), rel=0.05)
+    together = np.array([moments(0).distance(moments(0)) for _ in range(100)])
+    assert together[:, 0].mean() < together[:, 1].mean() == pytest.approx(np.sqrt(50 * 2 * 100 / 40), rel=0.02)
+    assert np.mean([moments(3).norm() for _ in range(100)]) == pytest.approx(3 * np.sqrt(50), rel=0.02)
 
 
 def test_dreg_s_gradient_is_the_less_noisy_one(digits):
@@ -191,7 +228,7 @@ def test_dreg_s_gradient_is_the_less_noisy_one(digits):
     model = build_model(Config().resolved(), digits.pixel_means)
     x, y = (digits.train_images[:10] > 127).astype(np.float32), np.zeros((10, 0), np.float32)
     snr = {
-        objective: make_gradient_noise(Config(objective=objective, n_samples=16), model)(x, y, 50).snr
+        objective: make_gradient_moments(Config(objective=objective, n_samples=16), model)(x, y, 50)["encoder"].snr()
         for objective in ("iwae_elbo", "dreg")
     }
     assert snr["dreg"] > snr["iwae_elbo"]

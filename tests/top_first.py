@@ -92,8 +92,8 @@ class TopFirst(keras.Model):
         pixels = tfd.Independent(tfd.Bernoulli(self.logits(self._beside(z[0], y))), 1)
         log_px_z = pixels.log_prob(x)
         kl = tf.add_n([tf.broadcast_to(tfd.kl_divergence(q, p), tf.shape(log_px_z)) for q, p in zip(qs, ps)])
-        log_pz, log_qz_x = (tf.add_n([d.log_prob(point) for d, point in zip(ds, z)]) for ds in (ps, qs))
-        return LogWeights(log_px_z, log_pz, log_qz_x, kl, tuple(samples), tuple(z))
+        log_p_layers, log_q_layers = (tuple(d.log_prob(point) for d, point in zip(ds, z)) for ds in (ps, qs))
+        return LogWeights(log_px_z, log_p_layers, log_q_layers, kl, tuple(samples), tuple(z))
 
     def decode(self, noise, y=None):
         z = None

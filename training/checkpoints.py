@@ -15,6 +15,20 @@ class CheckpointError(Exception):
     """No checkpoint could be used; the message is one line."""
 
 
+class _Text(tf.Module):
+    """A text, saved as a variable of that text would be: tf.distribute cannot copy such variables to its replicas."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def _serialize_to_tensors(self):
+        return {"VARIABLE_VALUE": tf.constant(self.text)}
+
+    def _restore_from_tensors(self, restored):
+        self.text = restored["VARIABLE_VALUE"].numpy().decode()
+
+
 class Checkpoints:
     """Saves and restores weights, optimiser (with the position and the averaged weights), and the time spent.
 
@@ -26,7 +40,7 @@ class Checkpoints:
         """folder: where they are; settings: the experiment's, as text; beginning: those of its first epochs."""
         self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self.expected, self.beginning = settings, beginning
-        self.settings = tf.Variable(self.expected, trainable=False)
+        self.settings = _Text(self.expected)
         self.model, self.optimizer = model, optimizer
         self.checkpoint = tf.train.Checkpoint(
             model=model, optimizer=optimizer, seconds=self.seconds, settings=self.settings
@@ -57,15 +71,15 @@ class Checkpoints:
 
     def save_beginning(self, path):
         """Saves at the present step, under `path`, for other runs with this beginning."""
-        self.settings.assign(self.beginning)
+        self.settings.text = self.beginning
         self.checkpoint.write(str(path))
-        self.settings.assign(self.expected)
+        self.settings.text = self.expected
 
     def start_from(self, path):
         """Restores what save_beginning saved. Raises CheckpointError."""
         if (reason := self._try(str(path), self.beginning)) is not None:
             raise CheckpointError(f"--start_from: checkpoint {path} is not used: {reason}")
-        self.settings.assign(self.expected)
+        self.settings.text = self.expected
 
     def restore(self):
         """Restores the newest checkpoint that is whole and this experiment's. Each that is not is named on stderr.

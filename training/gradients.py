@@ -1,4 +1,4 @@
-"""How noisy an estimator's gradient is."""
+"""How noisy an estimator's gradient is, and how far its mean lies from another's."""
 
 from typing import NamedTuple
 
@@ -8,39 +8,68 @@ import tensorflow as tf
 from training.steps import make_gradients
 
 
-class GradientNoise(NamedTuple):
-    """Of the gradient of q's parameters, over draws of the noise for the same images."""
+class GradientMoments(NamedTuple):
+    """Of the gradient of one network's parameters, over draws of the noise for the same images."""
 
-    variance: float  # of a parameter's gradient, averaged over the parameters
-    snr: float  # norm of the mean gradient over the root of the summed variances
+    mean: np.ndarray  # float64 [n_parameters]
+    variance: np.ndarray  # of one draw, float64 [n_parameters]
+    n_draws: int
+
+    def norm(self):
+        """The norm of the expected gradient.
+
+        The squared norm of a mean over finitely many draws is too large by the variance of that mean, which is taken
+        off; where nothing is left it is 0.
+        """
+        return np.sqrt(max(np.sum(self.mean**2 - self.variance / self.n_draws), 0.0))
+
+    def snr(self):
+        """Signal-to-noise ratio: norm of the expected gradient over the root of the summed variances."""
+        return self.norm() / np.sqrt(np.sum(self.variance))
+
+    def distance(self, other):
+        """(norm of the difference of the two expected gradients, how large that comes out by chance alone).
+
+        `other` has draws of its own.
+        """
+        variance = self.variance / self.n_draws + other.variance / other.n_draws
+        squared = np.sum((self.mean - other.mean) ** 2 - variance)
+        return np.sqrt(max(squared, 0.0)), np.sqrt(np.sum(variance))
 
 
-def make_gradient_noise(config, model):
-    """Returns gradient_noise(x, y, n_draws) -> GradientNoise of config.objective with config.n_samples samples.
+def make_gradient_moments(config, model):
+    """Returns moments(x, y, n_draws, first=0) -> {"encoder": GradientMoments, "decoder": GradientMoments}, of
+    config.objective with config.n_samples samples.
 
-    x [batch_size, n_pixels] in {0, 1}; y [batch_size, n_context]. The squared norm of the mean over finitely many draws
-    is too large by the variance of that mean, which is taken off; where nothing is left the ratio is 0.
+    x [batch_size, n_pixels] in {0, 1}; y [batch_size, n_context]. Draws are numbered from `first`: others have other
+    noise.
     """
     gradients = make_gradients(config, model)
     of_q = {id(variable) for variable in model.q_variables}
     is_q = [id(variable) in of_q for variable in model.trainable_variables]
 
     @tf.function(jit_compile=config.jit == "on")
-    def sums(x, y, n_draws):
+    def sums(x, y, first, last):
         def body(i, total, squares):
-            _, _, all_gradients = gradients(x, y, i, 1.0)
-            drawn = [gradient for gradient, use in zip(all_gradients, is_q) if use]
+            _, _, drawn = gradients(x, y, i, 1.0)
             return i + 1, tf.nest.map_structure(tf.add, total, drawn), [s + g**2 for s, g in zip(squares, drawn)]
 
-        zeros = [tf.zeros(v.shape) for v, use in zip(model.trainable_variables, is_q) if use]
-        return tf.while_loop(lambda i, *_: i < n_draws, body, (0, zeros, list(zeros)))[1:]
+        zeros = [tf.zeros(v.shape) for v in model.trainable_variables]
+        return tf.while_loop(lambda i, *_: i < last, body, (first, zeros, list(zeros)))[1:]
 
-    def gradient_noise(x, y, n_draws):
-        total, squares = (np.concatenate([part.numpy().ravel() for part in parts]).astype(np.float64)
-                          for parts in sums(tf.constant(x), tf.constant(y), tf.constant(n_draws)))  # fmt: skip
-        mean = total / n_draws
-        variance = (squares / n_draws - mean**2) * n_draws / (n_draws - 1)
-        signal = np.sum(mean**2 - variance / n_draws)
-        return GradientNoise(float(np.mean(variance)), float(np.sqrt(max(signal, 0.0) / np.sum(variance))))
+    def moments(x, y, n_draws, first=0):
+        arguments = [tf.constant(value) for value in (x, y, first, first + n_draws)]
+        found = sums.get_concrete_function(*arguments)(*arguments)  # compiled at the first call
+        return {"encoder": _moments(found, is_q, n_draws), "decoder": _moments(found, [not q for q in is_q], n_draws)}
 
-    return gradient_noise
+    return moments
+
+
+def _moments(sums, used, n_draws):
+    """GradientMoments of the variables that are used, from sums of gradients and of their squares."""
+    total, squares = (
+        np.concatenate([part.numpy().ravel() for part, use in zip(parts, used) if use]).astype(np.float64)
+        for parts in sums
+    )
+    mean = total / n_draws
+    return GradientMoments(mean, (squares / n_draws - mean**2) * n_draws / (n_draws - 1), n_draws)

@@ -13,6 +13,7 @@ from models.random import Stream, stateless_seed
 from training.checkpoints import Checkpoints
 from training.images import as_tensor
 from training.log import Log
+from training.replicas import agree, on_each_device
 from training.schedule import make_optimizer
 from training.steps import make_steps
 from utils import ProgressBar, duration, evenly_spaced, sheet, whole_file
@@ -60,19 +61,20 @@ class _Training:
             self._start_from_beginning(start_from)
         self.log = Log(run, self.checkpoints.step, config.experiment())
         conditional = config.conditional != "no"
-        self.data = as_tensor(dataset.train_images), tf.constant(dataset.context("train", conditional))
+        images, context = as_tensor(dataset.train_images), dataset.context("train", conditional)
+        self.data = on_each_device(images), on_each_device(context)
         self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(n) for n in range(config.n_epochs)}}
         monitored_with = {*self.steps_with, config.n_samples}
         self.bounds_with = {k: make_bounds(model, k, config.jit == "on") for k in monitored_with}
         self.activity = make_activity(model, jit=config.jit == "on")
         train_means = evenly_spaced(dataset.train_images, MONITORED) / 255.0
         generator = np.random.default_rng([config.seed, Stream.MONITOR])
-        images = {
+        monitored = {
             "train": (generator.random(train_means.shape) < train_means).astype(np.float32),
             "test": evenly_spaced(dataset.binarised_test_images(), MONITORED),
         }
         self.monitored = {
-            split: (x, evenly_spaced(dataset.context(split, conditional), MONITORED)) for split, x in images.items()
+            split: (x, evenly_spaced(dataset.context(split, conditional), MONITORED)) for split, x in monitored.items()
         }
         self.picture_noise, self.picture_context = _for_pictures(config, model)
         self.phase, self.stop_signal = None, None
@@ -118,7 +120,7 @@ class _Training:
             self.checkpoints.save_beginning(self.run.beginning)
         self._look(number)
         order = np.random.default_rng([self.config.seed, Stream.SHUFFLE, number]).permutation(self.n_images)
-        order = tf.constant(order, tf.int32)
+        order = on_each_device(order.astype(np.int32))
         self._enter_phase(number)
         take_steps = self.steps_with[self.phase]
         end = (number + 1) * self.steps_per_epoch
@@ -132,7 +134,8 @@ class _Training:
                     f" {self.config.n_epochs}); the last good checkpoint is {self.checkpoints.newest()}"
                 )
             self._report(last, float(bound), (time.monotonic() - began) / (last - step))
-            if self.stop_signal is not None:
+            self.steps_per_call, stop = agree(self.steps_per_call, self.stop_signal is not None)
+            if stop:
                 self._save()
                 raise Interrupted(
                     f"stopped at step {last} (epoch {number + 1} of {self.config.n_epochs}), which is saved"

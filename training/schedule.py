@@ -2,8 +2,13 @@
 
 import keras
 
+from training.replicas import LocalUpdates
 from training.soap import SOAP
 from training.stages import PAPER_STAGES
+
+
+class Adam(LocalUpdates, keras.optimizers.Adam):
+    """Keras's, for one replica of several."""
 
 
 def learning_rate(config, steps_per_epoch):
@@ -33,6 +38,6 @@ def make_optimizer(config, steps_per_epoch, model):
     averaging = dict(use_ema=config.ema > 0, ema_momentum=config.ema or 0.99, ema_overwrite_frequency=None)
     rate = learning_rate(config, steps_per_epoch)
     soap = config.optimizer == "soap"
-    optimizer = SOAP(rate, **averaging) if soap else keras.optimizers.Adam(rate, epsilon=1e-4, **averaging)
+    optimizer = SOAP(rate, **averaging) if soap else Adam(rate, epsilon=1e-4, **averaging)
     optimizer.build(model.trainable_variables)
     return optimizer

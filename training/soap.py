@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from training.replicas import LocalUpdates
+
 
 def project(matrix, Q_L, Q_R):
     """Q_L^T matrix Q_R. matrix [m, n]; Q_L [m, m] and Q_R [n, n], or None for the identity."""
@@ -21,7 +23,7 @@ def project_back(matrix, Q_L, Q_R):
 
 
 @keras.saving.register_keras_serializable("iwae")
-class SOAP(keras.optimizers.Adam):
+class SOAP(LocalUpdates, keras.optimizers.Adam):
     """For a weight matrix with gradient G [m, n], Adam runs in the bases Q_L [m, m] and Q_R [n, n]: the eigenvectors of
     L and R, the running means of G G^T and G^T G. Vectors get plain Adam. It differs from the paper's Algorithm 3:
 

@@ -1,18 +1,36 @@
 """Training steps inside the graph: no Python and no copy of the data per step."""
 
+import math
+
 import tensorflow as tf
 
 from models.catalogue import objective_function
 from models.gradients import estimate_and_gradients
 from models.objectives import vae_elbo
 from models.random import Stream, random_algorithm, stateless_seed
+from training.replicas import make_step, n_replicas
 
 ROWS_IN_CACHE = 1000  # samples whose activations a CPU's caches hold; larger batches go by in microbatches
 
 
-def binarise(means, seed, algorithm):
-    """x ~ Bernoulli(byte / 255): uint8 [batch, n_pixels] -> float32 in {0, 1}."""
-    u = tf.random.stateless_uniform(tf.shape(means), seed, alg=algorithm)
+def rows_of(drawn, first, n, axis=0):
+    """Rows first ... first + n - 1 along an axis. What is random is drawn for a whole batch and cut, so that it depends
+    on an image's place in the batch, however the batch is divided; XLA makes only the numbers that are left.
+    """
+    if n == drawn.shape[axis]:
+        return drawn
+    begin, size = [0] * len(drawn.shape), list(drawn.shape)
+    begin[axis], size[axis] = first, n
+    return tf.slice(drawn, begin, size)
+
+
+def binarise(means, seed, algorithm, first=0, batch=None):
+    """x ~ Bernoulli(byte / 255): uint8 [n, n_pixels] -> float32 in {0, 1}.
+
+    The images are those from place `first` on in a batch of so many, by default the whole of it.
+    """
+    n, n_pixels = means.shape
+    u = rows_of(tf.random.stateless_uniform([batch or n, n_pixels], seed, alg=algorithm), first, n)
     return tf.cast(u * 255.0 < tf.cast(means, tf.float32), tf.float32)
 
 
@@ -46,33 +64,48 @@ def n_microbatches(config):
 
 
 def make_gradients(config, model):
-    """Returns gradients(x, y, i, beta) -> (value, bound, gradients): of the objective's mean over x at step i."""
+    """Returns gradients(x, y, i, beta, first=0) -> (value, bound, gradients): of the objective's mean over x at step i.
+
+    x holds the images from place `first` on in the step's batch of config.batch_size images: all of them, or a
+    replica's share, of which `first` is a multiple.
+    """
     objective = objective_function(config.objective, config.hyperparameters or {})
     algorithm, n_backward = random_algorithm(config.jit == "on"), config.backward_samples
 
-    def through_some_samples(x, y, noise, i, beta):
-        estimate = objective(output := model(x, noise, y), beta)
-        u = tf.random.stateless_uniform([x.shape[0]], stateless_seed(config.seed, Stream.RESAMPLE, i), alg=algorithm)
+    def through_some_samples(x, y, noise, u, beta):
+        output = model(x, noise, y)
+        estimate = objective(output, beta)
         drawn = take_samples(noise, resample(output.log_w(beta), u, n_backward))
         _, _, gradients = estimate_and_gradients(model, vae_elbo, x, drawn, y, beta)
         return tf.reduce_mean(estimate.surrogate), tf.reduce_mean(estimate.bound), gradients
 
-    def of_microbatch(x, y, i, beta):
-        seed = stateless_seed(config.seed, Stream.NOISE, i)
-        noise = model.noise(config.n_samples, x.shape[0], seed, algorithm)
+    def of_microbatch(x, y, beta, draw, n_drawn, first):
+        """x: the images from `first` on of the n_drawn ones whose random numbers are draw number `draw`."""
+        seed, n = stateless_seed(config.seed, Stream.NOISE, draw), x.shape[0]
+        noise = model.noise(config.n_samples, n_drawn, seed, algorithm)
+        noise = tuple(rows_of(e, first, n, axis=1) for e in noise)
         if n_backward:
-            return through_some_samples(x, y, noise, i, beta)
+            seed = stateless_seed(config.seed, Stream.RESAMPLE, draw)
+            u = rows_of(tf.random.stateless_uniform([n_drawn], seed, alg=algorithm), first, n)
+            return through_some_samples(x, y, noise, u, beta)
         return estimate_and_gradients(model, objective, x, noise, y, beta)
 
-    def gradients(x, y, i, beta):
-        n = n_microbatches(config)
+    def gradients(x, y, i, beta, first=0):
+        n_draws = n_microbatches(config)
+        n_drawn = config.batch_size // n_draws
+        size = math.gcd(n_drawn, x.shape[0])  # of a microbatch: those of a share do not cross those of the batch
+        per_draw, n = n_drawn // size, x.shape[0] // size
+
+        def of_part(x, y, number):
+            number += first // size  # counted from the batch's first image
+            return of_microbatch(x, y, beta, i * n_draws + number // per_draw, n_drawn, number % per_draw * size)
+
         if n == 1:
-            return of_microbatch(x, y, i, beta)
-        size = config.batch_size // n
+            return of_part(x, y, 0)
 
         def body(number, sums):
             part = [tf.slice(whole, [number * size, 0], [size, whole.shape[1]]) for whole in (x, y)]
-            return number + 1, tf.nest.map_structure(tf.add, sums, of_microbatch(*part, i * n + number, beta))
+            return number + 1, tf.nest.map_structure(tf.add, sums, of_part(*part, number))
 
         zeros = (0.0, 0.0, [tf.zeros(variable.shape) for variable in model.trainable_variables])
         sums = tf.while_loop(lambda number, _: number < n, body, (0, zeros))[1]
@@ -85,25 +118,26 @@ def make_steps(config, model, optimizer, steps_per_epoch):
     """Returns run(images, context, order, first, last) -> (stopped, bound, value).
 
     It takes steps first ... last - 1 of one epoch: step i trains on images[order[i * batch : (i + 1) * batch]].
-    images uint8 [n, n_pixels]; context float32 [n, n_context]; order int32 [n]; first, last scalar int32 tensors,
-    counted from the run's start, so that the random numbers of a step depend on the seed and its number alone, however
-    the steps are divided into calls.
+    images uint8 [n, n_pixels]; context float32 [n, n_context]; order int32 [n], these three as from
+    training.replicas.on_each_device; first, last scalar int32 tensors, counted from the run's start, so that the random
+    numbers of a step depend on the seed and its number alone, however the steps are divided into calls.
     stopped: the step reached; less than `last` where the objective was not finite at that step. bound: the mean bound
     over the steps, in nats. value: the objective at the last step taken.
     """
-    gradients, batch = make_gradients(config, model), config.batch_size
-    warmup_steps = config.beta_warmup * steps_per_epoch
+    gradients, batch, jit = make_gradients(config, model), config.batch_size, config.jit == "on"
+    warmup_steps, n_share = config.beta_warmup * steps_per_epoch, batch // n_replicas()
 
-    def step(i, images, context, order):
-        rows = tf.slice(order, [i % steps_per_epoch * batch], [batch])
+    def share(i, replica, images, context, order):
+        first = replica * n_share  # the place in the batch of this replica's first image
+        rows = tf.gather(order, i % steps_per_epoch * batch + first + tf.range(n_share))
         seed = stateless_seed(config.seed, Stream.BINARISE, i)
-        x = binarise(tf.gather(images, rows), seed, random_algorithm(config.jit == "on"))
+        x = binarise(tf.gather(images, rows), seed, random_algorithm(jit), first, batch)
         beta = tf.minimum(1.0, tf.cast(i + 1, tf.float32) / warmup_steps) if warmup_steps else 1.0
-        value, bound, ascent = gradients(x, tf.gather(context, rows), i, beta)
-        optimizer.apply([-g for g in ascent], model.trainable_variables)
-        return value, bound
+        return gradients(x, tf.gather(context, rows), i, beta, first)
 
-    @tf.function(jit_compile=config.jit == "on", reduce_retracing=True)
+    step = make_step(share, optimizer, model.trainable_variables, jit)
+
+    @tf.function(jit_compile=jit and not tf.distribute.has_strategy(), reduce_retracing=True)
     def run(images, context, order, first, last):
         def finite_so_far(i, total, value):
             return (i < last) & tf.math.is_finite(value)

@@ -1,0 +1,56 @@
+"""python -m benchmarks.error_bars: whether the reported Monte Carlo error is the spread over repeated evaluations.
+
+Prints a Markdown table with a row for each model: test images measured again and again with other seeds.
+"""
+
+import argparse
+import math
+
+import numpy as np
+
+from experiment import load_run
+from experiment.run_folder import RESULTS
+from utils import evenly_spaced
+
+RUNS = ("fast/iwae-1l-k5", "fast/iwae-2l-k5")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.error_bars", description=__doc__)
+    parser.add_argument("runs", nargs="*", default=RUNS, help="folders below results/")
+    parser.add_argument("--seeds", type=int, default=40, help="evaluations of each model (40)")
+    parser.add_argument("--images", type=int, default=100, help="test images (100)")
+    parser.add_argument("--samples", type=int, default=5000, help="importance samples k (5000)")
+    options = parser.parse_args()
+    print("| model | seeds | spread of the mean | spread, from each image's | reported error | ratio | Pareto k |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in options.runs:
+        print(row(name, options.seeds, options.images, options.samples), flush=True)
+
+
+def row(name, n_seeds, n_images, n_samples):
+    """A line of the table.
+
+    The images' estimates are independent, so that the variance of their mean is the sum of their variances / n^2: a
+    sharper estimate of the spread than that of the few means.
+    """
+    from evaluation import make_log_likelihood
+
+    run = load_run(RESULTS / name)
+    context = run.dataset.context("test", run.config.conditional != "no")
+    x, y = (evenly_spaced(array, n_images) for array in (run.dataset.binarised_test_images(), context))
+    estimate = make_log_likelihood(run.model, n_samples)
+    results, per_image = zip(*(estimate(x, y, seed) for seed in range(n_seeds)))
+    of_mean = np.std([result.test_llh for result in results], ddof=1)
+    log_px = np.array([one.log_px for one in per_image])  # [seeds, images]
+    spread = math.sqrt(log_px.var(axis=0, ddof=1).sum()) / n_images
+    reported = np.mean([result.mc_error for result in results])
+    shape, high = (np.mean([getattr(result, key) for result in results]) for key in ("pareto_k", "pareto_k_high"))
+    return (
+        f"| {name} | {n_seeds} | {of_mean:.4f} | {spread:.4f} | {reported:.4f} | {reported / spread:.2f}"
+        f" | {shape:.2f} ({high:.0%}) |"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Monte Carlo errors and Pareto shapes of weights whose distribution is known."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from evaluation.monte_carlo import monte_carlo_errors, pareto_k, tail_size
+
+IMAGES, SAMPLES, GROUPS = 600, 2048, 32
+
+
+def log_weights(name):
+    """[SAMPLES, IMAGES] independent log weights: the images are alike, and repetitions of one another."""
+    rng = np.random.default_rng(1)
+    if name == "uniform":
+        return np.log(rng.random((SAMPLES, IMAGES)))
+    if name == "lognormal":
+        return rng.normal(scale=2.5, size=(SAMPLES, IMAGES))
+    return rng.exponential(scale=1.2, size=(SAMPLES, IMAGES))  # w is Pareto distributed, with shape 1.2: no mean
+
+
+def in_groups(log_w, sizes):
+    parts = np.split(log_w, np.cumsum(sizes)[:-1])
+    return np.stack([np.logaddexp.reduce(part, axis=0) for part in parts])
+
+
+@pytest.mark.parametrize("name", ["uniform", "lognormal", "pareto"])
+def test_errors_are_the_spread_of_the_estimates(name):
+    log_w = log_weights(name)
+    sizes = np.full(GROUPS, SAMPLES // GROUPS)
+    errors = monte_carlo_errors(in_groups(log_w, sizes), sizes)
+    spread = np.logaddexp.reduce(log_w, axis=0).std(ddof=1)
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(spread, rel=0.1)
+
+
+def test_groups_of_unequal_sizes_do_not_differ_for_that():
+    sizes = np.where(np.arange(GROUPS) < 16, 80, 48)
+    errors = monte_carlo_errors(in_groups(log_weights("uniform"), sizes), sizes)
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(1 / np.sqrt(3 * SAMPLES), rel=0.1)  # std / mean / sqrt(k)
+
+
+@pytest.mark.parametrize("groups", [2, 4, 32])
+def test_one_image_has_an_error_between_no_gain_and_that_of_the_square_root(groups):
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        log_sums = rng.normal(size=(groups, 1))
+        error = monte_carlo_errors(log_sums, np.full(groups, 5))[0]
+        assert 0.1 / np.sqrt(groups) < error / log_sums.std(ddof=1) < 3
+
+
+def test_two_groups_have_the_error_of_the_square_root():
+    log_sums = np.array([[0.0, 1.0], [0.2, 0.6]])
+    np.testing.assert_allclose(monte_carlo_errors(log_sums, np.ones(2)), log_sums.std(axis=0, ddof=1) / np.sqrt(2))
+
+
+def test_weights_that_do_not_differ_have_no_error_and_no_tail():
+    assert (monte_carlo_errors(np.zeros((8, 3)), np.ones(8)) == 0).all()
+    assert np.isnan(pareto_k(np.zeros((3, 9)))).all()
+
+
+@pytest.mark.parametrize("shape", [-0.3, 0.2, 0.7, 1.2])
+def test_pareto_k_is_the_shape_that_the_weights_were_drawn_with(shape):
+    w = 1 + scipy.stats.genpareto.rvs(shape, scale=3, size=(40, 5000), random_state=np.random.default_rng(0))
+    largest = np.log(-np.sort(-w)[:, : tail_size(5000) + 1]) - 700  # as small as weights of images are
+    estimates = pareto_k(largest)
+    assert estimates.mean() == pytest.approx(shape, abs=0.06) and estimates.std() < 0.16
+    w = np.exp(largest[0] - largest[0, -1]) - 1
+    by_likelihood = scipy.stats.genpareto.fit(w[:-1], floc=0)[0]
+    assert estimates[0] == pytest.approx(by_likelihood, abs=0.08)
+
+
+def test_the_tail_is_that_of_pareto_smoothed_importance_sampling():
+    assert [tail_size(k) for k in (1, 20, 21, 100, 225, 5000)] == [0, 0, 5, 20, 45, 213]

@@ -65,7 +65,9 @@ def finished(folders=None):
 
 def _read(folder):
     training = json.loads((folder / "training.json").read_text())
-    return Result(f"{folder.parent.name}/{folder.name}", load_config(folder), Run(folder, lock=False).recorded(), training)
+    return Result(
+        f"{folder.parent.name}/{folder.name}", load_config(folder), Run(folder, lock=False).recorded(), training
+    )
 
 
 def cell_of(config):
@@ -180,7 +182,8 @@ def summary(results):
 def every_run(folders):
     """results/README.md's list of runs as Markdown: a line for each measured run among the folders."""
     lines = [
-        "| run | test log likelihood | Monte Carlo error | Pareto k | samples | images | active units | epochs | hours |",
+        "| run | test log likelihood | Monte Carlo error | Pareto k | samples | images | active units | epochs"
+        " | hours |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, _, llh, training in (_read(folder) for folder in sorted(folders)):

@@ -3,11 +3,16 @@
 TensorFlow takes seconds to import, so it is imported only when flags and folder have been found good.
 """
 
+import codecs
+import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 import shlex
+import signal
 import sys
+import threading
 
 from data import DataError
 from experiment import run_folder
@@ -19,13 +24,41 @@ from experiment.settings import CALL, EVALUATION
 from experiment.startup import start_tensorflow
 
 
+def _at_a_terminal(program):
+    """Decorates a program: what a terminal cannot show is shown as it can, and a reader that goes away ends it."""
+
+    @functools.wraps(program)
+    def run(*args, **kwargs):
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="plain_text")
+        try:
+            code = program(*args, **kwargs)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # as `| head -1` makes it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still held back goes nowhere
+            return 128 + signal.SIGPIPE
+
+    return run
+
+
+def _plain_text(error):
+    text = error.object[error.start : error.end].replace("±", "+-")
+    return text.encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error("plain_text", _plain_text)
+
+
+@_at_a_terminal
 def command_line(work, description, argv=None, defaults=None, fixed=()):
     """Parses the flags, prepares a Session, calls work(session), and returns the program's exit code.
 
     defaults: a task's own settings, in the place of Config's. A task goes on from what its folder holds: finished
     weights are taken as they are and a run that was stopped is resumed, where main.py wants to be told so.
     fixed: names of settings that the flags may not change.
-    0: done; 1: training diverged; 2: something the user can mend; 130: stopped by the user.
+    0: done; 1: training diverged; 2: something the user can mend; 130: stopped by the user; 141: no one reads stdout.
     """
     try:
         config, resume, eval_only = parse_flags(argv, description, defaults, fixed)
@@ -37,6 +70,7 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
     return _with_tensorflow(lambda: work(Session(config, *run)), config, run[0])
 
 
+@_at_a_terminal
 def survey(work, description, argv=None, **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions).
 
@@ -60,11 +94,25 @@ def survey(work, description, argv=None, **flags):
 
 
 def _with_tensorflow(work, config, run):
+    with _sigterm_as_ctrl_c():
+        try:
+            print(f"device: {start_tensorflow(config.gpu, config.threads)}", flush=True)
+            return _guarded(work, run)
+        except KeyboardInterrupt:
+            return _stopped("stopped", run)
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c():
+    """Within, SIGTERM raises KeyboardInterrupt; in threads other than the main one Python allows no handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        print(f"device: {start_tensorflow(config.gpu, config.threads)}", flush=True)
-        return _guarded(work, run)
-    except KeyboardInterrupt:
-        return _stopped("stopped", run)
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _guarded(work, run):
@@ -79,16 +127,27 @@ def _guarded(work, run):
         return _fail(error, code=1)
     except Interrupted as error:
         return _stopped(error, run)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk, say: what was written before is whole
+        _fail(f"{error.strerror or error}: {error.filename or 'no more can be written'}")
+        _say_how_to_go_on(run)
+        return 2
     return 0
 
 
 def _stopped(how, run):
-    """Says how to go on from what there is."""
+    print(f"\n{how}", file=sys.stderr)
+    _say_how_to_go_on(run)
+    return 130
+
+
+def _say_how_to_go_on(run):
+    """From what there is in the run's folder."""
     if run is not None and (run.weights.exists() or run.has_checkpoints()):
         flag = "--eval_only" if run.weights.exists() else "--resume"
-        how = f"{how}\ngo on with: python {shlex.quote(sys.argv[0])} {flag} --run_dir {shlex.quote(str(run.path))}"
-    print(f"\n{how}", file=sys.stderr)
-    return 130
+        command = f"python {shlex.quote(sys.argv[0])} {flag} --run_dir {shlex.quote(str(run.path))}"
+        print(f"go on with: {command}", file=sys.stderr)
 
 
 def _fail(error, code=2):

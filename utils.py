@@ -28,6 +28,8 @@ def whole_file(path):
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except OSError as error:  # writers do not always say which file it was
+        raise OSError(error.errno, error.strerror or str(error).splitlines()[0], str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

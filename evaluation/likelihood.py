@@ -15,6 +15,7 @@ from utils import ProgressBar
 BATCH = 100  # images at a time
 DRAWS = 20  # samples of each image at a time: memory holds BATCH * DRAWS samples, whatever k is
 PARTS = ("log_px_z", "log_pz", "log_qz_x", "kl")
+CHUNKS_PER_CALL = 25  # between two looks at the keyboard
 CHUNKS = 10  # at least, where there are so many samples
 GROUPS = 32  # at most, a power of two: independent groups of samples, which tell the Monte Carlo error
 
@@ -143,10 +144,10 @@ def _make_accumulate(model, n_samples, chunk, groups, n_largest, jit):
     """Returns accumulate(x, y, seed) -> log of the sum of w over each group of samples [groups, batch], and the
     largest log w in falling order [batch, n_largest].
     """
-    algorithm = random_algorithm(jit)
+    algorithm, n_chunks = random_algorithm(jit), math.ceil(n_samples / chunk)
 
     @tf.function(jit_compile=jit)
-    def accumulate(x, y, seed):
+    def go_on(x, y, seed, first, last, log_sums, largest):
         batch = x.shape[0]
 
         def body(i, log_sums, largest):
@@ -161,8 +162,16 @@ def _make_accumulate(model, n_samples, chunk, groups, n_largest, jit):
                 largest = tf.math.top_k(tf.concat([largest, tf.transpose(log_w)], axis=1), n_largest).values
             return i + 1, log_sums, largest
 
-        start = (0, tf.fill([groups, batch], -math.inf), tf.fill([batch, n_largest], -math.inf))
-        return tf.while_loop(lambda i, *_: i < math.ceil(n_samples / chunk), body, start)[1:]
+        return tf.while_loop(lambda i, *_: i < last, body, (first, log_sums, largest))[1:]
+
+    def accumulate(x, y, seed):
+        state = tf.fill([groups, x.shape[0]], -math.inf), tf.fill([x.shape[0], n_largest], -math.inf)
+        for first in range(0, n_chunks, CHUNKS_PER_CALL):
+            last = min(first + CHUNKS_PER_CALL, n_chunks)
+            state = go_on(x, y, seed, tf.constant(first), tf.constant(last), *state)
+            if tf.executing_eagerly():
+                state[0].numpy()  # waits for it, so that a signal is answered before the next call
+        return state
 
     return accumulate
 

@@ -3,12 +3,16 @@
 TensorFlow takes seconds to import, so it is imported only when flags and folder have been found good.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 import shlex
+import signal
 import sys
+import threading
 
 from data import DataError
 from experiment import run_folder
@@ -20,13 +24,42 @@ from experiment.settings import CALL, EVALUATION
 from experiment.startup import start_tensorflow
 
 
+def _at_a_terminal(program):
+    """Decorates a program: what a terminal cannot show is shown as it can, and a reader that goes away ends it."""
+
+    @functools.wraps(program)
+    def run(*args, **kwargs):
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="plain_text")
+        try:
+            code = program(*args, **kwargs)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # as `| head -1` makes it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still held back goes nowhere
+            return 128 + signal.SIGPIPE
+
+    return run
+
+
+def _plain_text(error):
+    text = error.object[error.start : error.end].replace("±", "+-")
+    return text.encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error("plain_text", _plain_text)
+
+
+@_at_a_terminal
 def command_line(work, description, argv=None, defaults=None, fixed=()):
     """Parses the flags, prepares a Session, calls work(session), and returns the program's exit code.
 
     defaults: a task's own settings, in the place of Config's. A task goes on from what its folder holds: finished
     weights are taken as they are and a run that was stopped is resumed, where main.py wants to be told so.
     fixed: names of settings that the flags may not change.
-    0: done; 1: training diverged; 2: something the user can mend; 3: another worker is gone; 130: stopped by the user.
+    0: done; 1: training diverged; 2: something the user can mend; 3: another worker is gone; 130: stopped by the user;
+    141: no one reads stdout.
     """
     try:
         config, resume, eval_only = parse_flags(argv, description, defaults, fixed)
@@ -46,6 +79,7 @@ def _check_alone(config):
         raise UsageError("--strategy: multi_worker is for main.py; what it has trained is taken here as it is")
 
 
+@_at_a_terminal
 def survey(work, description, argv=None, same=(), **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions).
 
@@ -74,13 +108,27 @@ def survey(work, description, argv=None, same=(), **flags):
 
 
 def _with_tensorflow(work, config, run):
+    with _sigterm_as_ctrl_c():
+        try:
+            line, strategy = start_tensorflow(config.gpu, config.threads, config.strategy)
+            print(f"device: {line}", flush=True)
+            with strategy.scope() if strategy else contextlib.nullcontext():
+                return _guarded(work, config, run)
+        except KeyboardInterrupt:
+            return _stopped("stopped", config, run)
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c():
+    """Within, SIGTERM raises KeyboardInterrupt; in threads other than the main one Python allows no handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        line, strategy = start_tensorflow(config.gpu, config.threads, config.strategy)
-        print(f"device: {line}", flush=True)
-        with strategy.scope() if strategy else contextlib.nullcontext():
-            return _guarded(work, config, run)
-    except KeyboardInterrupt:
-        return _stopped("stopped", config, run)
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _guarded(work, config, run):
@@ -101,19 +149,29 @@ def _guarded(work, config, run):
         if config.strategy != "multi_worker":
             raise
         return _stopped(f"another worker is gone ({str(error).splitlines()[0][:160]})", config, run, code=3)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk, say: what was written before is whole
+        _fail(f"{error.strerror or error}: {error.filename or 'no more can be written'}")
+        _say_how_to_go_on(config, run)
+        return 2
     return 0
 
 
 def _stopped(how, config, run, code=130):
-    """Says how to go on from what there is."""
+    print(f"\n{how}", file=sys.stderr)
+    _say_how_to_go_on(config, run)
+    return code
+
+
+def _say_how_to_go_on(config, run):
+    """From what there is in the run's folder."""
     if run is not None and (run.weights.exists() or run.has_checkpoints()):
         flag = "--eval_only" if run.weights.exists() else "--resume"
         devices = f" --strategy {config.strategy}" if config.strategy != "one" else ""
         devices += f" --gpu {','.join(map(str, config.gpu))}" if devices and config.gpu else ""
-        how = f"{how}\ngo on with: python {shlex.quote(sys.argv[0])} {flag} --run_dir {shlex.quote(config.run_dir)}"
-        how += devices
-    print(f"\n{how}", file=sys.stderr)
-    return code
+        command = f"python {shlex.quote(sys.argv[0])} {flag} --run_dir {shlex.quote(config.run_dir)}"
+        print(f"go on with: {command}{devices}", file=sys.stderr)
 
 
 def _fail(error, code=2):

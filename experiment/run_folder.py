@@ -1,6 +1,7 @@
 """The folder that holds all of one run: its files, its lock, and the settings saved in it."""
 
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -83,6 +84,32 @@ class Run:
     def has_checkpoints(self):
         return any(self.checkpoints.glob("ckpt-*.index"))
 
+    def weights_sha256(self):
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+
+    def _check_weights(self):
+        """Raises UsageError where the weights are not those that training.json, if it says so, was written beside."""
+        try:
+            written = json.loads(self.training.read_text()).get("weights")
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, AttributeError) as error:
+            raise UsageError(f"--run_dir: {self.training} cannot be read ({error})") from None
+        if written and written != self.weights_sha256():
+            raise UsageError(f"--run_dir: {self.weights} is damaged: it is not what {self.training.name} knows")
+
+    def _check_metrics(self):
+        """Raises UsageError where metrics.csv is there and has no whole rows."""
+        try:
+            rows = read_csv(self.metrics)
+            whole = rows and all(int(row["epoch"]) <= int(row["step"]) and None not in row.values() for row in rows)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise UsageError(f"--run_dir: {self.metrics} is damaged; without it, the rows so far are lost")
+
     def recorded(self):
         """The measured test log likelihood, the content of test_llh.json, or None. Raises UsageError if it is damaged.
 
@@ -94,12 +121,12 @@ class Run:
             return None
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"--run_dir: {self.test_llh} cannot be read ({error}); without it, it is measured again"
+                f"--run_dir: {self.test_llh} cannot be read ({error}); delete it to measure anew"
             ) from None
         for name, kinds in RECORD.items():
             value = record.get(name, "nothing") if isinstance(record, dict) else "nothing"
             if not isinstance(value, kinds) or value != value:  # NaN is no measurement
-                raise UsageError(f"--run_dir: {self.test_llh} has {value} as {name}; without it, it is measured again")
+                raise UsageError(f"--run_dir: {self.test_llh} has {value} as {name}; delete it to measure anew")
         return record
 
     def begin(self, config, resume=False, eval_only=False):
@@ -110,9 +137,11 @@ class Run:
             if not self.weights.exists():
                 how = "training has not ended: --resume goes on with it" if checkpoints else "nothing was trained here"
                 raise UsageError(f"--eval_only: no {self.weights.name} in {self.path} ({how})")
+            self._check_weights()
         elif resume:
             if not checkpoints:
                 raise UsageError(f"--resume: no checkpoint in {self.path}")
+            self._check_metrics()
         elif checkpoints or self.weights.exists():
             raise UsageError(
                 f"--run_dir: {self.path} already holds a run; --resume goes on with it, --eval_only measures it, and"
@@ -140,7 +169,10 @@ def load_config(folder, flag="run_dir"):
     if unknown := sorted(settings.keys() - (Config().experiment().keys() | EVALUATION | {"preset"})):
         raise UsageError(f"--{flag}: {path} has settings this version does not know: {', '.join(unknown)}")
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    return Config(**settings, run_dir=str(folder)).resolved()
+    try:
+        return Config(**settings, run_dir=str(folder)).resolved()
+    except UsageError as error:
+        raise UsageError(f"--{flag}: {path} has {error}") from None
 
 
 def provenance():

@@ -85,7 +85,8 @@ class Session:
         seconds = train(self.config, self.run, self.dataset, self.model, self.resume, start_from)
         with whole_file(self.run.weights) as temporary:
             self.model.save_weights(temporary)
-        write_json(self.run.training, {"epochs": self.config.n_epochs, "seconds": round(seconds, 1), **provenance()})
+        record = {"epochs": self.config.n_epochs, "seconds": round(seconds, 1), "weights": self.run.weights_sha256()}
+        write_json(self.run.training, record | provenance())
 
     def train_or_load(self):
         """The trained model, and the figures of its training: from its weights where there are any."""
@@ -120,8 +121,8 @@ class Session:
         """Loads the run's weights. Raises UsageError where they are not this model's."""
         try:
             self.model.load_weights(self.run.weights)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # damaged bytes raise whatever they lead to
+            reason = f"{error} ".splitlines()[0].strip() or type(error).__name__
             raise UsageError(
                 f"--run_dir: {self.run.weights} does not fit this model, or is damaged: {reason}"
             ) from None

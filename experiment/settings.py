@@ -144,10 +144,12 @@ class Config:
     def resolved(self):
         """The same settings, complete and checked. Raises UsageError."""
         for field in flag_fields():
-            check_value(field.name, field.metadata, getattr(self, field.name))
+            if (value := getattr(self, field.name)) is None and field.default is not None:
+                raise UsageError(f"--{field.name}: nothing is not allowed; {TYPES[field.metadata['type']]}")
+            check_value(field.name, field.metadata, value)
         config = self._completed()
         for name, parameter in OBJECTIVES[config.objective].hyperparameters.items():
-            check_value(name, parameter.rules, config.hyperparameters[name])
+            check_value(name, parameter.rules | {"type": parameter.type}, config.hyperparameters[name])
         config._check_together()
         return config
 
@@ -159,6 +161,8 @@ class Config:
         n_hidden, n_latent = sizes[self.stochastic_layers]
         known = {name: one.default for name, one in OBJECTIVES[self.objective].hyperparameters.items()}
         given = self.hyperparameters or {}
+        if not isinstance(given, dict):
+            raise UsageError(f"hyperparameters: {given} is not allowed; a number for each name")
         for name in given:
             if name not in known:
                 raise UsageError(f"--{name}: not with --objective {self.objective}, which has no such number")
@@ -313,6 +317,13 @@ def _as_text(settings):
     return json.dumps({name: value for name, value in settings.items() if value != usual[name]}, sort_keys=True)
 
 
+TYPES = {int: "a whole number", float: "a number", str: "a text"}
+
+
+def _is_a(value, kind):
+    return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+
+
 def choices_of(rules):
     """The values that a setting is chosen from, or None."""
     choices = rules.get("choices")
@@ -321,8 +332,12 @@ def choices_of(rules):
 
 def check_value(name, rules, value):
     """Raises UsageError where a value lies outside what its flag allows."""
-    for one in value if isinstance(value, tuple) else () if value is None else (value,):
-        if (choices := choices_of(rules)) and one not in choices and not rules.get("or_path"):
+    several = "nargs" in rules or rules["type"] not in TYPES  # as the numbers of GPUs
+    kind = rules["type"] if rules["type"] in TYPES else int
+    for one in value if several and isinstance(value, tuple) else () if value is None else (value,):
+        if not _is_a(one, kind) or several != isinstance(value, tuple):
+            allowed = TYPES[kind]
+        elif (choices := choices_of(rules)) and one not in choices and not rules.get("or_path"):
             allowed = "one of " + ", ".join(map(str, choices))
         elif "minimum" in rules and not rules["minimum"] <= one < float("inf"):
             allowed = f"at least {rules['minimum']}"

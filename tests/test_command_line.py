@@ -141,6 +141,7 @@ def test_weights_that_do_not_fit(damage, copied, capfd):
     if damage == "cut short":
         weights = copied / "model.weights.h5"
         weights.write_bytes(weights.read_bytes()[:-2000])
+        (copied / "training.json").unlink()  # which knows the bytes of the weights
     elif damage == "other depth":
         saved["experiment"] |= {"stochastic_layers": 2, "n_hidden": [12, 12], "n_latent": [3, 3]}
     else:
@@ -159,6 +160,7 @@ def test_weights_that_give_no_number_are_an_error_and_nothing_is_written(copied,
         file.visititems(lambda name, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
         arrays[-1][...] = np.nan
     (copied / "test_llh.json").unlink()
+    (copied / "training.json").unlink()  # which knows the bytes of the weights
     assert in_process("--eval_only", "--run_dir", copied) == 2
     out, err = capfd.readouterr()
     assert err.count("\n") == 1 and f"the weights of {copied} give a log likelihood of nan" in err

@@ -66,7 +66,10 @@ class Checkpoints:
         """Saves at the present step. Weights that are not finite are not saved: False is returned, and nothing kept."""
         if not all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables):
             return False
-        self.manager.save(checkpoint_number=self.step)
+        try:
+            self.manager.save(checkpoint_number=self.step)
+        except tf.errors.OpError as error:  # a full disk, say
+            raise OSError(None, error.message.splitlines()[0], str(self.folder)) from error
         return True
 
     def save_beginning(self, path):

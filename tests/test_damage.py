@@ -1,0 +1,240 @@
+"""Damaged and hand-edited files, a full disk, a reader that goes away, a poor terminal: a line each, nothing lost."""
+
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import data.mnist
+from evaluation import likelihood
+from experiment import session
+from tests.test_command_line import TINY, go_on_line, in_process, weights_in
+
+
+@pytest.fixture(scope="module")
+def small(digits, tmp_path_factory):
+    """A finished run on few images, without its measurement; and programs find these images."""
+    folder = tmp_path_factory.mktemp("small") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "load", lambda *_: digits)
+        patch.setattr(session.Session, "draw", lambda self: None)
+        patch.setattr(session.Session, "measure", lambda self: None)
+        assert in_process(*TINY, "--jit", "off", "--epochs", 1, "--run_dir", folder) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(small, few_digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(session.Session, "draw", lambda self: None)
+    return pathlib.Path(shutil.copytree(small, tmp_path / "copied"))
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Fails where a model would be made."""
+    monkeypatch.setattr(session, "build_model", lambda *_: pytest.fail("the work was begun"))
+
+
+def one_line(capfd, *said):
+    out, err = capfd.readouterr()
+    assert err.count("\n") == 1 and all(text in err for text in said), err
+    return out
+
+
+WRONG_TYPES = [
+    ("n_samples", "five", "--n_samples: five is not allowed; a whole number"),
+    ("n_samples", 2.5, "--n_samples: 2.5 is not allowed; a whole number"),
+    ("n_samples", True, "--n_samples: True is not allowed; a whole number"),
+    ("n_samples", None, "--n_samples: nothing is not allowed; a whole number"),
+    ("n_samples", [2], "--n_samples: (2,) is not allowed; a whole number"),
+    ("n_latent", 3, "--n_latent: 3 is not allowed"),
+    ("n_latent", ["3"], "--n_latent: 3 is not allowed; a whole number"),
+    ("n_latent", {"3": 3}, "--n_latent: {'3': 3} is not allowed"),
+    ("learning_rate", "1e-4", "--learning_rate: 1e-4 is not allowed; a number"),
+    ("objective", 7, "--objective: 7 is not allowed; a text"),
+    ("hyperparameters", [1], "hyperparameters: (1,) is not allowed"),
+    ("seed", -1, "--seed: -1 is not allowed; at least 0"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), WRONG_TYPES)
+def test_a_config_of_wrong_types_is_one_line_before_the_work(name, value, said, copied, no_work, capfd):
+    saved = json.loads((copied / "config.json").read_text())
+    saved["experiment"][name] = value
+    (copied / "config.json").write_text(json.dumps(saved))
+    assert in_process("--eval_only", "--run_dir", copied) == 2
+    one_line(capfd, said, f"--run_dir: {copied}/config.json")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "7", '{"experiment": 3, "evaluation": {}, "preset": "paper"}', "\xff"])
+def test_a_config_that_is_none_is_one_line_before_the_work(content, copied, no_work, capfd):
+    (copied / "config.json").write_bytes(content.encode("latin-1"))
+    assert in_process("--resume", "--run_dir", copied) == 2
+    one_line(capfd, "config.json cannot be read")
+
+
+RECORD = dict(test_llh=-9.5, standard_error=0.1, mc_error=None, n_samples=20, n_images=50, active_units=[2])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", *(json.dumps({**RECORD, name: "?"}) for name in RECORD), "NaN"])
+def test_a_damaged_record_is_one_line_before_the_work_and_stays(content, copied, no_work, capfd):
+    content = json.dumps(RECORD | {"test_llh": float("nan")}) if content == "NaN" else content
+    (copied / "test_llh.json").write_text(content)
+    assert in_process("--eval_only", "--run_dir", copied) == 2
+    one_line(capfd, "test_llh.json", "delete it to measure anew")
+    assert (copied / "test_llh.json").read_text() == content
+
+
+def test_a_record_without_pareto_k_is_read_and_replaced_by_one_of_its_size_only(copied, capfd):
+    record = copied / "test_llh.json"
+    record.write_text(json.dumps(RECORD | {"n_samples": 30}))
+    assert in_process("--eval_only", "--run_dir", copied) == 0
+    assert "keeps -9.50 (k=30, 50 images)" in capfd.readouterr().out and "pareto_k" not in record.read_text()
+    assert in_process("--eval_only", "--run_dir", copied, "--eval_samples", 30) == 0
+    out = capfd.readouterr().out
+    new = json.loads(record.read_text())
+    assert new["test_llh"] != -9.5 and 0 <= new["pareto_k_high"] <= 1
+    assert f"Pareto k of the weights: median {new['pareto_k']:.2f}, above 0.7 for {new['pareto_k_high']:.0%}" in out
+    assert in_process("--eval_only", "--run_dir", copied, "--eval_samples", 30) == 0  # and now it stays
+    assert json.loads(record.read_text()) == new
+
+
+def test_weights_with_other_bytes_are_one_line_before_the_work(copied, no_work, capfd):
+    content = bytearray((copied / "model.weights.h5").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copied / "model.weights.h5").write_bytes(content)
+    assert in_process("--eval_only", "--run_dir", copied) == 2
+    one_line(capfd, "model.weights.h5 is damaged")
+
+
+@pytest.mark.parametrize("at", range(0, 2048, 256))
+def test_weights_that_cannot_be_read_are_one_line(at, copied, capfd):
+    """Without a sum in training.json, as runs of earlier versions are."""
+    (copied / "training.json").unlink()
+    content = bytearray((copied / "model.weights.h5").read_bytes())
+    content[at : at + 256] = bytes(range(256))
+    (copied / "model.weights.h5").write_bytes(content)
+    if in_process("--eval_only", "--run_dir", copied) == 2:
+        one_line(capfd, "model.weights.h5 does not fit this model, or is damaged")
+    else:  # what was overwritten held nothing
+        (copied / "model.weights.h5").write_bytes(content)
+        assert "log likelihood" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("content", ['{"weights"', "[]"])
+def test_a_damaged_training_json_is_one_line_before_the_work(content, copied, no_work, capfd):
+    (copied / "training.json").write_text(content)
+    assert in_process("--eval_only", "--run_dir", copied) == 2
+    one_line(capfd, "training.json cannot be read")
+
+
+@pytest.mark.parametrize("content", ["", "step\nx\n", "epoch,step\n0,0\n0,\n", "epoch,step\n0,0\n0\n"])
+def test_damaged_metrics_are_one_line_before_the_work(content, copied, no_work, capfd):
+    (copied / "model.weights.h5").unlink()
+    (copied / "metrics.csv").write_text(content)
+    assert in_process("--resume", "--run_dir", copied) == 2
+    one_line(capfd, "metrics.csv is damaged")
+
+
+def bad_caches():
+    file = io.BytesIO()
+    np.savez(file, **{part: np.zeros((2, 2), np.uint8) for part in data.mnist.PARTS})
+    whole = file.getvalue()
+    yield "an array", b"\x93NUMPY" + whole
+    yield "text", b"no archive"
+    yield "empty", b""
+    yield "cut short", whole[:-30]
+    for at in (6, 8, 50, 100, 200, len(whole) - 40, len(whole) - 300):  # versions, flags, methods, headers, lists
+        yield f"byte {at}", whole[:at] + b"\x63" + whole[at + 1 :]
+
+
+@pytest.mark.parametrize(("name", "content"), list(bad_caches()))
+def test_a_bad_cache_is_said_to_be_bad(name, content, tmp_path, monkeypatch):
+    monkeypatch.setattr(data.mnist, "CACHE", tmp_path)
+    (tmp_path / "mnist.npz").write_bytes(content)
+    with pytest.raises(data.DataError, match=r"mnist\.npz"):
+        data.mnist.load()
+
+
+def test_a_checkpoint_cut_short_are_passed_over_for_the_one_before(copied, capfd):
+    expected = weights_in(copied)
+    (copied / "model.weights.h5").unlink()
+    newest = max((copied / "checkpoints").glob("ckpt-*.data-*"), key=lambda path: path.stat().st_mtime)
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert in_process("--resume", "--run_dir", copied) == 0
+    one_line(capfd, "checkpoint", "is not used: it is damaged or foreign")
+    for a, b in zip(weights_in(copied), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "metrics.csv", "model.weights.h5", "test_llh.json"])
+def test_a_full_disk_is_one_line_and_what_was_there_stays(where, copied, monkeypatch, capfd):
+    (copied / "model.weights.h5").unlink()
+    for path in (copied / "checkpoints").glob("ckpt-4.*"):
+        path.unlink()
+    full = OSError(28, "No space left on device")
+    if where == "checkpoint":
+        error = tf.errors.ResourceExhaustedError(None, None, "checkpoints; No space left on device")
+        monkeypatch.setattr("tensorflow.train.CheckpointManager.save", lambda *_, **__: (_ for _ in ()).throw(error))
+    else:
+        replace = os.replace
+
+        def fails(source, target):
+            if pathlib.Path(target).name == where:
+                raise full
+            replace(source, target)
+
+        monkeypatch.setattr("utils.os.replace", fails)
+    assert in_process("--resume", "--run_dir", copied) == 2
+    out, err = capfd.readouterr()
+    assert "No space left on device" in err and err.count("\n") == 2, err
+    assert ("test log likelihood (k=20): " in out) == (where == "test_llh.json")
+    assert not list(copied.rglob(".writing-*"))
+    flag = "--eval_only" if where == "test_llh.json" else "--resume"
+    assert go_on_line(err)[1:] == [flag, "--run_dir", str(copied)]
+
+
+def test_a_terminal_of_ascii_shows_the_result(copied, monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", written)
+    assert in_process("--eval_only", "--run_dir", copied) == 0
+    last = written.buffer.getvalue().decode("ascii").splitlines()[-1]
+    assert last.startswith("test log likelihood (k=20): ") and " +- " in last
+
+
+def test_a_reader_that_goes_away_ends_it_in_silence(copied, no_work, monkeypatch, capfd):
+    """As in `main.py ... | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert in_process("--eval_only", "--run_dir", copied) == 141
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_evaluation_between_two_calls(number, copied, monkeypatch, capfd):
+    """Before the first batch is done, with the line that says how to go on."""
+    monkeypatch.setattr(likelihood, "CHUNKS_PER_CALL", 1)
+    monkeypatch.setattr(likelihood.ProgressBar, "update", lambda *_: pytest.fail("a batch was finished"))
+    calls = []
+
+    def constant(*args):
+        calls.append(args)
+        if len(calls) == 8:
+            signal.raise_signal(number)
+        return real(*args)
+
+    real = likelihood.tf.constant
+    monkeypatch.setattr(likelihood.tf, "constant", constant)
+    assert in_process("--eval_only", "--run_dir", copied) == 130
+    out, err = capfd.readouterr()
+    assert go_on_line(err)[1:] == ["--eval_only", "--run_dir", str(copied)] and "nats" not in out
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -145,10 +145,10 @@ def _guarded(work, config, run):
         return _fail(error, code=1)
     except Interrupted as error:
         return _stopped(error, config, run)
-    except tf.errors.OpError as error:
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         if config.strategy != "multi_worker":
             raise
-        return _stopped(f"another worker is gone ({str(error).splitlines()[0][:160]})", config, run, code=3)
+        return _stopped(f"another worker is gone ({type(error).__name__})", config, run, code=3)
     except BrokenPipeError:
         raise
     except OSError as error:  # a full disk, say: what was written before is whole

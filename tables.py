@@ -1,4 +1,5 @@
-"""Rebuilds the tables of README.md and results/README.md, and results/comparison.png, from results/*/*/test_llh.json.
+"""Rebuilds the tables of README.md, results/README.md and tasks/README.md, and results/comparison.png, from
+results/*/*/test_llh.json.
 
 With --measure it first measures every trained model in results/ again, from its weights and with its own seed, and says
 by how much each differs from its record.
@@ -11,13 +12,14 @@ import sys
 from typing import NamedTuple
 
 from experiment import run_folder, survey
+from experiment.errors import UsageError
 from experiment.flags import config_from
 from experiment.presets import settings_beside
 from experiment.run_folder import ROOT, Run, load_config
 from experiment.settings import Config
 from utils import whole_file
 
-README = ROOT / "README.md"
+README, TASKS = ROOT / "README.md", ROOT / "tasks" / "README.md"
 # (objective, layers, k, conditional) -> test log likelihood at k = 5000, nats
 REFERENCE = {
     ("iwae_elbo", 1, 1, "no"): -86.35, ("iwae_elbo", 1, 5, "no"): -85.18, ("iwae_elbo", 1, 50, "no"): -84.59,
@@ -44,6 +46,26 @@ SECTIONS = {  # title -> (objective, layers, conditional) of its rows; each with
     "Conditional IWAE, standard prior": ("iwae_elbo", 1, "standard_prior"),
 }
 KS = (1, 5, 50)
+# (name, objective, hyperparameters, published at k = 64, with its spread over runs, by Rainforth et al., 1802.04537)
+ESTIMATORS = [
+    ("VAE", "vae_elbo", {}, ""),
+    ("IWAE", "iwae_elbo", {}, "-84.52 ± 0.02"),
+    ("DReG", "dreg", {}, ""),
+    ("STL", "stl", {}, ""),
+    ("MIWAE, 8 groups", "miwae", {"groups": 8}, "-84.97 ± 0.10"),
+    ("MIWAE, 4 groups", "miwae", {"groups": 4}, "-84.56"),
+    ("MIWAE, 5 groups", "miwae", {"groups": 5}, ""),
+    ("PIWAE, 8 groups", "piwae", {"groups": 8}, "-84.46 ± 0.06"),
+    ("PIWAE, 5 groups", "piwae", {"groups": 5}, ""),
+    ("CIWAE, 0.05 of the ELBO", "ciwae", {"elbo_weight": 0.05}, "-84.57 ± 0.09"),
+    ("VR-IWAE, α = 0.5", "vr_iwae", {"alpha": 0.5}, ""),
+    ("VR-IWAE, α = 0.5, DReG", "vr_iwae_dreg", {"alpha": 0.5}, ""),
+    ("RWS", "rws", {}, ""),
+    ("RWS, DReG", "rws_dreg", {}, ""),
+    ("JVI", "jvi", {}, ""),
+    ("JVI, DReG", "jvi_dreg", {}, ""),
+]
+GROWTH = ("grow_samples", "first_samples")  # RWS and JVI need several samples from the first epoch on
 
 
 class Result(NamedTuple):
@@ -72,6 +94,8 @@ def _read(folder):
 def cell_of(config):
     """The cell of the published tables that an experiment fills, or None if it is another model or data set."""
     objective = "iwae_elbo" if (config.objective, config.n_samples) == ("vae_elbo", 1) else config.objective
+    if config.hyperparameters:
+        return None
     usual = Config(stochastic_layers=config.stochastic_layers).resolved()
     names = ("model", "dataset", "binarise", "n_hidden", "n_latent")
     if any(getattr(config, name) != getattr(usual, name) for name in names):
@@ -79,12 +103,15 @@ def cell_of(config):
     return objective, config.stochastic_layers, config.n_samples, config.conditional
 
 
-def follows(config, preset):
-    """Whether a run has every setting of a preset, as it is now, and may fill a cell of its table."""
+def follows(config, preset, but=()):
+    """Whether a run has every setting of a preset, as it is now, and may fill a cell of its table; but those named."""
     names = ("model", "stochastic_layers", "n_hidden", "n_latent", "conditional", "objective", "n_samples",
-             "hyperparameters", "dataset", "own_data", "seed")  # fmt: skip
+             "hyperparameters", "dataset", "own_data", "seed", *but)  # fmt: skip
     wanted = config_from(settings_beside(preset, {name: getattr(config, name) for name in names}))
-    return config.experiment() == wanted.resolved().experiment()
+    try:
+        return config.experiment() == wanted.resolved().experiment()
+    except UsageError:  # the preset does not go with this objective
+        return False
 
 
 def _by_cell(results, preset):
@@ -175,6 +202,26 @@ def summary(results):
         "Bold: this project, the mean over seeds. In brackets: the reference (the TensorFlow 2 implementation that this"
         f" project\nsucceeds), then the paper. {met} of the reference's {len(REFERENCE)} values are met.",
     ])  # fmt: skip
+
+
+def estimators(results):
+    """The table of tasks/README.md: a row an estimator, one layer; the mean over seeds, with a link to the first."""
+    runs = {}
+    for result in sorted(results, key=lambda result: result.config.seed):
+        cell = cell_of(dataclasses.replace(result.config, hyperparameters={}))
+        if cell and (cell[1], cell[3]) == (1, "no") and follows(result.config, "fast", GROWTH):
+            key = (result.config.objective, str(result.config.hyperparameters), result.config.n_samples)
+            runs.setdefault(key, []).append(result)
+    lines = ["| test log likelihood, nats | k = 50 | k = 64 | published, k = 64 |", "| --- | --- | --- | --- |"]
+    for name, objective, hyperparameters, published in ESTIMATORS:
+        cells = []
+        for k in (50, 64):
+            found = runs.get((objective, str(hyperparameters), k))
+            mean = statistics.mean(run.llh["test_llh"] for run in found) if found else None
+            unmeasured = "" if k % hyperparameters.get("groups", 1) else "not measured yet"
+            cells.append(f"[{mean:.2f}](../results/{found[0].folder})" if found else unmeasured)
+        lines.append("| " + " | ".join([name, *cells, published]) + " |")
+    return "\n".join(lines)
 
 
 def every_run(folders):
@@ -299,6 +346,7 @@ def work(settings, sessions, measure):
     results = finished()
     _rewrite(README, results=summary(results))
     _rewrite(folder / "README.md", results=tables(results), runs=every_run(measured_folders()))
+    _rewrite(TASKS, estimators=estimators(results))
     ours = _means(results, "fast")
     sources = {"this project": ours, "reference": REFERENCE, "paper": PAPER}
     sources = {name: with_vae_at_one(values) for name, values in sources.items()}
@@ -310,7 +358,9 @@ def work(settings, sessions, measure):
         for path in sorted(folder.glob("recipe/*/metrics.csv")):
             curves[load_config(path.parent).n_samples][path.parent.name] = path
         bounds_against_time(curves, folder / "recipe" / "comparisons.png")
-    print(f"README.md, results/README.md and results/comparison.png are rebuilt from {len(results)} runs")
+    print(
+        f"README.md, results/README.md, tasks/README.md and results/comparison.png are rebuilt from {len(results)} runs"
+    )
 
 
 def _rewrite(page, **parts):

@@ -6,6 +6,7 @@ import pathlib
 import platform
 import sys
 
+from benchmarks.estimators import measure_estimators
 from benchmarks.evaluating import measure_evaluation
 from benchmarks.tables import tables
 from benchmarks.training import measure_memory, measure_side_by_side, measure_soap, measure_start, measure_training
@@ -19,12 +20,13 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each comparison (5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long one reading takes (1)")
-    names = "training, soap, side_by_side, training_peak_gb, start or evaluation"
+    names = "training, soap, estimators, side_by_side, training_peak_gb, start or evaluation"
     parser.add_argument("--only", metavar="PART", help=names)
     options = parser.parse_args()
     parts = {
         "training": lambda: measure_training(options.rounds, options.seconds),
         "soap": lambda: measure_soap(options.rounds, options.seconds),
+        "estimators": lambda: measure_estimators(options.rounds, options.seconds),
         "side_by_side": lambda: measure_side_by_side(options.rounds, options.seconds),
         "training_peak_gb": measure_memory,
         "start": measure_start,

@@ -113,6 +113,24 @@ def test_the_table_with_soap_tells_which_goals_are_met():
     assert "| 1.20; goal at most 1.5: met |  |" in text and "Left out: JAX, lax.scan (no module named jax)." in text
 
 
+def test_the_table_of_estimators_holds_each_to_its_goal():
+    ratios = {"stl": [1.1, 1.2, 1.3], "vr_iwae_dreg": [1.2, 1.25, 1.4]}
+    measured = [{"layers": 2, "n_samples": 64, "batch_size": 20, "ratios": ratios}]
+    text = tables({"machine": "a machine", "estimators": measured})
+    assert "|  | 2 layers, k=64, batch 20 |" in text
+    assert "| `stl` | 1.20 (1.10-1.30); goal at most 1.15: missed |" in text
+    assert "| `vr_iwae_dreg` | 1.25 (1.20-1.40); goal at most 1.3: met |" in text
+
+
+def test_a_contender_takes_the_steps_of_the_objective_asked_for(monkeypatch):
+    configs, spec = [], {"layers": 1, "n_samples": 4, "batch_size": 20}
+    monkeypatch.setattr(ours, "make_steps", lambda config, *_: configs.append(config))
+    for asked in ({}, {"objective": "miwae", "hyperparameters": {"groups": 4}}):
+        ours.build(spec | asked, *inputs(1)[:2])
+    found = [(config.objective, config.hyperparameters) for config in configs]
+    assert found == [("iwae_elbo", {}), ("miwae", {"groups": 4})]
+
+
 def test_readme_shows_the_measured_tables():
     results = json.loads((ROOT / "benchmarks/results.json").read_text())
     assert tables(results).strip() in (ROOT / "benchmarks" / "README.md").read_text()

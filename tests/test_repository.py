@@ -59,6 +59,7 @@ def test_the_pages_tables_are_those_of_the_results():
     results = tables.finished(COMMITTED)
     assert tables.part_of(ROOT / "README.md", "results") == tables.summary(results)
     assert tables.part_of(RESULTS / "README.md", "results") == tables.tables(results)
+    assert tables.part_of(tables.TASKS, "estimators") == tables.estimators(results)
     assert tables.part_of(RESULTS / "README.md", "runs") == tables.every_run(COMMITTED)
 
 

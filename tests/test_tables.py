@@ -55,6 +55,23 @@ def test_a_cell_of_a_changed_preset_stands_beside_that_of_the_preset():
     ]
 
 
+def test_the_table_of_estimators_knows_hyperparameters_and_other_growths_of_k():
+    runs = [
+        result(-84.50, "fast/a", objective="miwae", hyperparameters={"groups": 8}, n_samples=64),
+        result(-84.70, "fast/b", objective="miwae", hyperparameters={"groups": 8}, n_samples=64, seed=1),
+        result(-84.30, "fast/c", objective="miwae", hyperparameters={"groups": 4}, n_samples=64),
+        result(-84.10, "fast/d", objective="rws", n_samples=50, **{**FAST, "grow_samples": 0.0}),
+        result(-80.00, "fast/e", objective="stl", n_samples=64, **{**FAST, "learning_rate": 1e-3}),
+        result(-80.00, "fast/f", objective="stl", n_samples=64, stochastic_layers=2),
+    ]
+    rows = {row.split(" | ")[0]: row for row in tables.estimators(runs).splitlines()}
+    assert rows["| MIWAE, 8 groups"].endswith("groups |  | [-84.60](../results/fast/a) | -84.97 ± 0.10 |")
+    assert rows["| MIWAE, 4 groups"].endswith("groups |  | [-84.30](../results/fast/c) | -84.56 |")
+    assert rows["| RWS"] == "| RWS | [-84.10](../results/fast/d) | not measured yet |  |"
+    assert rows["| STL"] == "| STL | not measured yet | not measured yet |  |"
+    assert "fast/" not in tables.tables(runs)  # the seeds of miwae are no cell of the main tables
+
+
 def test_what_is_no_cell_of_the_tables_is_in_none():
     others = [
         result(-80.0, "another_size", n_latent=(50,)),
@@ -88,10 +105,12 @@ def test_vae_with_one_sample_is_the_iwae_s_cell():
 
 def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digits, monkeypatch, capfd):
     marks = "before\n<!-- results -->\nold\n<!-- /results -->\nafter\n"
-    readme, page = few_digits / "first.md", few_digits / "README.md"
+    readme, page, tasks = (few_digits / name for name in ("first.md", "README.md", "tasks.md"))
     readme.write_text(marks)
+    tasks.write_text("<!-- estimators -->\nold\n<!-- /estimators -->\n")
     page.write_text(marks + "<!-- runs -->\n<!-- /runs -->\n")
     monkeypatch.setattr(tables, "README", readme)
+    monkeypatch.setattr(tables, "TASKS", tasks)
     assert run("task04") == 0
     (folder,) = few_digits.glob("quick/*/")
     recorded = json.loads((folder / "test_llh.json").read_text())["test_llh"]
@@ -102,6 +121,7 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     for text in (readme.read_text(), page.read_text()):
         assert text.startswith("before\n<!-- results -->\n") and "<!-- /results -->\nafter\n" in text
         assert "\nold\n" not in text
+    assert "\nold\n" not in tasks.read_text() and "| IWAE | not measured yet |" in tasks.read_text()
     (row,) = [line for line in page.read_text().splitlines() if f"[quick/{folder.name}]" in line]
     assert f"| {recorded:.2f} ± " in row and " | 20 | 50 | " in row and row.endswith(" | 2 | 0.0 |")
     assert (few_digits / "comparison.png").stat().st_size > 1000

@@ -15,7 +15,9 @@ from training.steps import make_steps
 def build(spec, weights, images):
     config = Config(
         stochastic_layers=spec["layers"],
+        objective=spec.get("objective", "iwae_elbo"),
         n_samples=spec["n_samples"],
+        hyperparameters=spec.get("hyperparameters"),
         batch_size=spec["batch_size"],
         epochs=1,
         learning_rate=1e-3,

@@ -2,7 +2,8 @@
 results/*/*/test_llh.json.
 
 With --measure it first measures every trained model in results/ again, from its weights and with its own seed, and says
-by how much each differs from its record.
+by how much each differs from its record. With --commands it only prints the commands that fill what README's table
+lacks, a line for each cell and seed.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import sys
 from typing import NamedTuple
 
 from experiment import run_folder, survey
+from experiment.commands import commands_for
 from experiment.errors import UsageError
 from experiment.flags import config_from
 from experiment.presets import settings_beside
@@ -46,6 +48,7 @@ SECTIONS = {  # title -> (objective, layers, conditional) of its rows; each with
     "Conditional IWAE, standard prior": ("iwae_elbo", 1, "standard_prior"),
 }
 KS = (1, 5, 50)
+SEEDS = (0, 1, 2)  # of each cell of README's table
 # (name, objective, hyperparameters, published at k = 64, with its spread over runs, by Rainforth et al., 1802.04537)
 ESTIMATORS = [
     ("VAE", "vae_elbo", {}, ""),
@@ -323,6 +326,22 @@ def variations_table(results):
     return "\n".join(lines) + "\n"
 
 
+def configs_of_cells():
+    """The Config of every cell of README's table with every seed; k = 1 of the VAE is that of the IWAE."""
+    for objective, layers, conditional in SECTIONS.values():
+        for k, seed in ((k, seed) for k in KS for seed in SEEDS if (objective, k) != ("vae_elbo", 1)):
+            given = dict(objective=objective, stochastic_layers=layers, conditional=conditional, n_samples=k, seed=seed)
+            yield config_from(settings_beside("fast", given) | {"preset": "fast"}).resolved()
+
+
+def print_commands(measure, commands):
+    """Prints them where they were asked for, and returns whether they were."""
+    if commands:
+        done = [result.config.experiment() for result in finished()]
+        print("\n".join(commands_for([c for c in configs_of_cells() if c.experiment() not in done])))
+    return commands
+
+
 def measure_again(sessions):
     """Measures every run from its weights, with its seed, on as many images and samples as its record has."""
     for name, open_session in sessions:
@@ -336,7 +355,7 @@ def measure_again(sessions):
         print(f"{name}: {value:.3f}, recorded {record['test_llh']:.3f}: {value - record['test_llh']:+.3f} nats")
 
 
-def work(settings, sessions, measure):
+def work(settings, sessions, measure, commands=False):
     """Writes the tables and the figure."""
     from plots.comparison import bounds_against_time, comparison
 
@@ -381,4 +400,8 @@ def part_of(page, name):
 
 
 if __name__ == "__main__":
-    sys.exit(survey(work, __doc__, measure="measure every model in results/ again, from its weights"))
+    sys.exit(survey(
+        work, __doc__, first=print_commands,
+        measure="measure every model in results/ again, from its weights",
+        commands="print the commands that fill what README's table lacks, and end",
+    ))  # fmt: skip

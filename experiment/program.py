@@ -80,17 +80,19 @@ def _check_alone(config):
 
 
 @_at_a_terminal
-def survey(work, description, argv=None, same=(), **flags):
+def survey(work, description, argv=None, same=(), first=None, **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions).
 
     settings: the flags given, a Config. sessions: by name, (its name, which is its folder's path below results/,
     a function that makes its Session) of every run in results/ with weights and a measured test log likelihood.
     same: names of settings that are flags too, and that the runs must share; flags: of the program's own, as in
-    parse_call_flags.
+    parse_call_flags. first: called with these before TensorFlow starts; where it returns true, that was all.
     """
     try:
         settings, own = parse_call_flags(argv, description, same, **flags)
         _check_alone(settings)
+        if first is not None and first(**own):
+            return 0
     except UsageError as error:
         return _fail(error)
 

@@ -35,7 +35,18 @@ def test_readme_s_first_run_does_not_collide_with_a_committed_one():
 
 
 def test_readme_names_only_flags_that_exist():
-    known = {*Config.__dataclass_fields__, "resume", "eval_only", "help", "logdir", "rounds", "seconds", "measure"}
+    known = {
+        *Config.__dataclass_fields__,
+        "resume",
+        "eval_only",
+        "help",
+        "logdir",
+        "rounds",
+        "seconds",
+        "measure",
+        "commands",
+        "process",
+    }  # the last one is xargs's
     assert set(re.findall(r"--([a-z_]+)", README)) <= known
 
 

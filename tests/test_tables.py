@@ -5,7 +5,9 @@ import json
 import pytest
 
 import tables
-from experiment import survey
+from experiment import run_folder, survey
+from experiment.commands import commands_for
+from experiment.flags import default_path, parse_flags
 from experiment.presets import PRESETS
 from experiment.settings import Config
 from tests.test_tasks import run
@@ -125,6 +127,57 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     (row,) = [line for line in page.read_text().splitlines() if f"[quick/{folder.name}]" in line]
     assert f"| {recorded:.2f} ± " in row and " | 20 | 50 | " in row and row.endswith(" | 2 | 0.0 |")
     assert (few_digits / "comparison.png").stat().st_size > 1000
+
+
+def parsed(line):
+    program, main, *flags = line.split()
+    assert (program, main) == ("python", "main.py")
+    return parse_flags(flags)[0]
+
+
+def test_the_commands_make_every_cell_and_seed_and_start_from_runs_that_come_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
+    wanted = list(tables.configs_of_cells())
+    configs = [parsed(line) for line in commands_for(wanted)]
+    assert len(configs) == len(wanted) == 3 * (3 * len(tables.SECTIONS) - 2)  # VAE at k = 1 is IWAE
+    for config in wanted:
+        assert sum(config.experiment() == other.experiment() for other in configs) == 1
+    waiting = [config.start_from is not None for config in configs]
+    assert (
+        waiting == sorted(waiting) and sum(waiting) == len(wanted) - 3 * 5
+    )  # IWAE of 1, 2 layers, DReG, 2 conditional
+    folders = {config.run_dir: config for config in configs[: waiting.index(True)]}
+    for config in configs[waiting.index(True) :]:
+        assert folders[config.start_from].beginning() == config.beginning()
+
+
+def test_the_commands_go_on_with_what_is_there(tmp_path, monkeypatch):
+    """Whatever is stopped is resumed, what is trained is measured, and a beginning that is there is started from."""
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
+    trained, stopped, new = (config for config in tables.configs_of_cells() if (config.seed, config.objective,
+                             config.stochastic_layers, config.conditional) == (0, "iwae_elbo", 1, "no"))  # fmt: skip
+    for config, files in (
+        (trained, ("model.weights.h5", "checkpoints/beginning.index")),
+        (stopped, ("checkpoints/ckpt-7.index",)),
+    ):
+        run = run_folder.Run(default_path(config))
+        run.begin(config)
+        for name in files:
+            (run.path / name).touch()
+    folder = tmp_path / "fast"
+    assert commands_for([new, stopped, trained]) == [
+        f"python main.py --preset fast --seed 0 --n_samples 50 --start_from {folder}/iwae-1l-k1",
+        f"python main.py --resume --run_dir {folder}/iwae-1l-k5",
+        f"python main.py --eval_only --run_dir {folder}/iwae-1l-k1",
+    ]
+
+
+def test_the_commands_are_printed_alone(capfd):
+    assert (
+        survey(tables.work, tables.__doc__, ["--commands"], first=tables.print_commands, measure="", commands="") == 0
+    )
+    out, err = capfd.readouterr()
+    assert err == "" and all(line.startswith("python main.py --") for line in out.splitlines())
 
 
 @pytest.mark.parametrize("cell", sorted(tables.REFERENCE, key=str))

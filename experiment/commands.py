@@ -1,0 +1,49 @@
+"""Experiments as command lines, for job schedulers."""
+
+import shlex
+
+from experiment.flags import config_from, default_path
+from experiment.run_folder import ROOT, Run, load_config
+
+NAMED = ("objective", "stochastic_layers", "conditional", "n_samples", "seed")  # what a command says besides its preset
+
+
+def commands_for(configs):
+    """A command for each experiment, Configs that differ from their preset in NAMED only: it trains and measures it.
+
+    Experiments with the same first epochs take them from one of them. Lines that need another line's run stand after
+    all others; one that is started before that run has got so far ends with code 2, and can be started again. What was
+    stopped is gone on with, and what was trained but not measured in full is measured.
+    """
+    runs = [(config, Run(default_path(config), lock=False)) for config in configs]
+    makers = {}  # text of a beginning -> the run that has it, or the first one here that will
+    for folder in {run.path.parent for _, run in runs}:
+        for path in sorted(folder.glob("*/checkpoints/beginning.index")):
+            maker = Run(path.parent.parent, lock=False)
+            makers.setdefault(load_config(maker.path).beginning_fingerprint(), maker)
+    first, second = [], []
+    for config, run in runs:
+        if run.weights.exists():
+            first.append(f"python main.py --eval_only --run_dir {_shown(run)}")
+        elif run.has_checkpoints():
+            first.append(f"python main.py --resume --run_dir {_shown(run)}")
+        else:
+            maker = makers.setdefault(config.beginning_fingerprint(), run)
+            command = f"python main.py --preset {config.preset} {_flags(config)}"
+            if maker.path == run.path:
+                first.append(command)
+            else:
+                ready = maker.beginning.with_suffix(".index").exists()
+                (first if ready else second).append(f"{command} --start_from {_shown(maker)}")
+    return [*first, *second]
+
+
+def _flags(config):
+    usual = config_from({})
+    given = {name: value for name in NAMED if (value := getattr(config, name)) != getattr(usual, name)}
+    return " ".join(f"--{name} {value}" for name, value in ({"seed": config.seed} | given).items())
+
+
+def _shown(run):
+    path = run.path.relative_to(ROOT) if run.path.is_relative_to(ROOT) else run.path
+    return shlex.quote(str(path))

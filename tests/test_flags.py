@@ -89,8 +89,58 @@ WRONG = [
     ("--resume --eval_only", "--eval_only: not together with --resume"),
     ("--resume --run_dir {tmp}/none", "--run_dir: no run in {tmp}/none"),
     ("--eval_only --run_dir {tmp}/none", "--run_dir: no run in {tmp}/none"),
+    ("--data_dir {tmp}/none", "--data_dir: {tmp}/none is not a folder"),
+    ("--data_dir {tmp}/file", "--data_dir: {tmp}/file is not a folder"),
+    ("--model vae", "--model: vae is not allowed; one of iwae"),
+    ("--stochastic_layers 0", "--stochastic_layers: 0 is not allowed; at least 1"),
+    ("--stochastic_layers one", "argument --stochastic_layers: invalid int value: 'one'"),
+    ("--n_latent", "argument --n_latent: expected at least one argument"),
+    ("--n_latent 10 5", "--n_latent: one number per stochastic layer, 1 in all"),
+    ("--n_latent -3", "--n_latent: -3 is not allowed; at least 1"),
+    ("--n_hidden 2.5", "argument --n_hidden: invalid int value: '2.5'"),
+    ("--conditional yes", "--conditional: yes is not allowed; one of no, learned_prior, standard_prior"),
+    ("--n_samples 1e3", "argument --n_samples: invalid int value: '1e3'"),
+    ("--n_samples", "argument --n_samples: expected one argument"),
+    ("--backward_samples 0", "--backward_samples: 0 is not allowed; at least 1"),
+    ("--held_out -1", "--held_out: -1 is not allowed; at least 0"),
+    ("--held_out 60001", "--held_out: 60001 leaves no images of mnist to train on"),
+    ("--held_out 100 --batch_size 59901", "--batch_size: 59901 is not allowed; there are 59900 images"),
+    ("--batch_size 0", "--batch_size: 0 is not allowed; at least 1"),
+    ("--epochs 1.5", "argument --epochs: invalid int value: '1.5'"),
+    ("--epochs 3 --learning_rate 0", "--learning_rate: 0.0 is not allowed; more than 0"),
+    ("--epochs 3 --learning_rate inf", "--learning_rate: inf is not allowed; more than 0, and finite"),
+    ("--epochs 3 --learning_rate -0.001", "--learning_rate: -0.001 is not allowed; more than 0"),
+    ("--epochs 3 --learning_rate fast", "argument --learning_rate: invalid float value: 'fast'"),
+    ("--schedule linear", "--schedule: linear is not allowed; one of paper, constant, cosine"),
+    ("--schedule paper --epochs 3", "--schedule: paper does not go with --epochs 3"),
+    ("--lr_warmup -1 --epochs 3 --schedule cosine", "--lr_warmup: -1.0 is not allowed; at least 0"),
+    ("--beta_warmup nan --epochs 3", "--beta_warmup: nan is not allowed; at least 0"),
+    ("--grow_samples -0.1", "--grow_samples: -0.1 is not allowed; at least 0"),
+    ("--grow_samples nan", "--grow_samples: nan is not allowed; at least 0"),
+    ("--first_samples 0", "--first_samples: 0 is not allowed; at least 1"),
+    ("--ema -0.5", "--ema: -0.5 is not allowed; at least 0"),
+    ("--ema nan", "--ema: nan is not allowed; at least 0"),
+    ("--seed -1", "--seed: -1 is not allowed; at least 0"),
+    ("--seed 134217728", "--seed: 134217728 is not allowed; less than 134217728"),
+    ("--jit maybe", "--jit: maybe is not allowed; one of on, off"),
+    ("--eval_samples 0", "--eval_samples: 0 is not allowed; at least 1"),
+    ("--eval_images 0", "--eval_images: 0 is not allowed; at least 1"),
+    ("--threads -1", "--threads: -1 is not allowed; at least 0"),
+    ("--groups x --objective piwae", "argument --groups: invalid int value: 'x'"),
+    ("--preset fast --epochs -1", "--epochs: -1 does not go with --preset fast"),
+    ("--preset fast --optimizer adam", "--optimizer: adam needs --learning_rate"),
+    ("digits", "unrecognized arguments: digits"),
+    ("--resume --start_from {tmp} --run_dir {tmp}", "--start_from: for a new run only"),
+    ("--resume --run_dir {tmp}/file", "--run_dir: {tmp}/file/config.json cannot be read (NotADirectoryError"),
+    ("--run_dir {tmp}/file", "--run_dir: {tmp}/file cannot be written (File exists)"),
     ("--run_dir {tmp}/file/below", "--run_dir: {tmp}/file/below cannot be written (Not a directory)"),
 ]
+
+
+def test_there_are_cases_for_every_flag_that_can_be_wrong():
+    assert len({flags for flags, _ in WRONG}) >= 60
+    named = {word for flags, _ in WRONG for word in flags.split() if word.startswith("--")}
+    assert named >= {f"--{name}" for name in (*(field.name for field in flag_fields()), *hyperparameters())}
 
 
 @pytest.fixture(scope="module")

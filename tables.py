@@ -7,134 +7,31 @@ lacks, a line for each cell and seed.
 """
 
 import dataclasses
-import json
 import statistics
 import sys
-from typing import NamedTuple
 
 from experiment import run_folder, survey
+from experiment.cells import (
+    ESTIMATORS,
+    GROWTH,
+    KS,
+    PAPER,
+    REFERENCE,
+    SECTIONS,
+    cell_of,
+    configs_of_cells,
+    finished,
+    first_seeds,
+    follows,
+    means,
+    measured_folders,
+    read_result,
+)
 from experiment.commands import commands_for
-from experiment.errors import UsageError
-from experiment.flags import config_from
-from experiment.presets import settings_beside
-from experiment.run_folder import ROOT, Run, load_config
-from experiment.settings import Config
+from experiment.run_folder import ROOT, load_config
 from utils import whole_file
 
 README, TASKS = ROOT / "README.md", ROOT / "tasks" / "README.md"
-# (objective, layers, k, conditional) -> test log likelihood at k = 5000, nats
-REFERENCE = {
-    ("iwae_elbo", 1, 1, "no"): -86.35, ("iwae_elbo", 1, 5, "no"): -85.18, ("iwae_elbo", 1, 50, "no"): -84.59,
-    ("iwae_elbo", 2, 1, "no"): -84.83, ("iwae_elbo", 2, 5, "no"): -83.48, ("iwae_elbo", 2, 50, "no"): -82.82,
-    ("vae_elbo", 1, 5, "no"): -86.10, ("vae_elbo", 1, 50, "no"): -86.06,
-    ("vae_elbo", 2, 5, "no"): -84.08, ("vae_elbo", 2, 50, "no"): -83.89,
-    ("dreg", 1, 1, "no"): -86.08, ("dreg", 1, 5, "no"): -84.90, ("dreg", 1, 50, "no"): -84.32,
-    ("iwae_elbo", 1, 1, "learned_prior"): -82.32, ("iwae_elbo", 1, 5, "learned_prior"): -81.41,
-    ("iwae_elbo", 1, 50, "learned_prior"): -80.78,
-}  # fmt: skip
-PAPER = {
-    ("iwae_elbo", 1, 1, "no"): -86.76, ("iwae_elbo", 1, 5, "no"): -85.54, ("iwae_elbo", 1, 50, "no"): -84.78,
-    ("iwae_elbo", 2, 1, "no"): -85.33, ("iwae_elbo", 2, 5, "no"): -83.89, ("iwae_elbo", 2, 50, "no"): -82.90,
-    ("vae_elbo", 1, 5, "no"): -86.47, ("vae_elbo", 1, 50, "no"): -86.35,
-    ("vae_elbo", 2, 5, "no"): -85.01, ("vae_elbo", 2, 50, "no"): -84.78,
-}  # fmt: skip
-SECTIONS = {  # title -> (objective, layers, conditional) of its rows; each with every k of KS
-    "IWAE, 1 stochastic layer": ("iwae_elbo", 1, "no"),
-    "IWAE, 2 stochastic layers": ("iwae_elbo", 2, "no"),
-    "VAE, 1 stochastic layer": ("vae_elbo", 1, "no"),
-    "VAE, 2 stochastic layers": ("vae_elbo", 2, "no"),
-    "DReG, 1 stochastic layer": ("dreg", 1, "no"),
-    "Conditional IWAE, learned prior": ("iwae_elbo", 1, "learned_prior"),
-    "Conditional IWAE, standard prior": ("iwae_elbo", 1, "standard_prior"),
-}
-KS = (1, 5, 50)
-SEEDS = (0, 1, 2)  # of each cell of README's table
-# (name, objective, hyperparameters, published at k = 64, with its spread over runs, by Rainforth et al., 1802.04537)
-ESTIMATORS = [
-    ("VAE", "vae_elbo", {}, ""),
-    ("IWAE", "iwae_elbo", {}, "-84.52 ± 0.02"),
-    ("DReG", "dreg", {}, ""),
-    ("STL", "stl", {}, ""),
-    ("MIWAE, 8 groups", "miwae", {"groups": 8}, "-84.97 ± 0.10"),
-    ("MIWAE, 4 groups", "miwae", {"groups": 4}, "-84.56"),
-    ("MIWAE, 5 groups", "miwae", {"groups": 5}, ""),
-    ("PIWAE, 8 groups", "piwae", {"groups": 8}, "-84.46 ± 0.06"),
-    ("PIWAE, 5 groups", "piwae", {"groups": 5}, ""),
-    ("CIWAE, 0.05 of the ELBO", "ciwae", {"elbo_weight": 0.05}, "-84.57 ± 0.09"),
-    ("VR-IWAE, α = 0.5", "vr_iwae", {"alpha": 0.5}, ""),
-    ("VR-IWAE, α = 0.5, DReG", "vr_iwae_dreg", {"alpha": 0.5}, ""),
-    ("RWS", "rws", {}, ""),
-    ("RWS, DReG", "rws_dreg", {}, ""),
-    ("JVI", "jvi", {}, ""),
-    ("JVI, DReG", "jvi_dreg", {}, ""),
-]
-GROWTH = ("grow_samples", "first_samples")  # RWS and JVI need several samples from the first epoch on
-
-
-class Result(NamedTuple):
-    """A trained and measured run."""
-
-    folder: str
-    config: Config
-    llh: dict  # test_llh.json
-    training: dict  # training.json
-
-
-def finished(folders=None):
-    """Every run among the folders (those in results/) that was measured in full, by name."""
-    folders = sorted(folders or measured_folders())
-    read = [_read(folder) for folder in folders if (folder / "training.json").exists()]
-    return [r for r in read if (r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000) and not r.config.held_out]
-
-
-def _read(folder):
-    training = json.loads((folder / "training.json").read_text())
-    return Result(
-        f"{folder.parent.name}/{folder.name}", load_config(folder), Run(folder, lock=False).recorded(), training
-    )
-
-
-def cell_of(config):
-    """The cell of the published tables that an experiment fills, or None if it is another model or data set."""
-    objective = "iwae_elbo" if (config.objective, config.n_samples) == ("vae_elbo", 1) else config.objective
-    if config.hyperparameters:
-        return None
-    usual = Config(stochastic_layers=config.stochastic_layers).resolved()
-    names = ("model", "dataset", "binarise", "n_hidden", "n_latent")
-    if any(getattr(config, name) != getattr(usual, name) for name in names):
-        return None
-    return objective, config.stochastic_layers, config.n_samples, config.conditional
-
-
-def follows(config, preset, but=()):
-    """Whether a run has every setting of a preset, as it is now, and may fill a cell of its table; but those named."""
-    names = ("model", "stochastic_layers", "n_hidden", "n_latent", "conditional", "objective", "n_samples",
-             "hyperparameters", "dataset", "own_data", "seed", *but)  # fmt: skip
-    wanted = config_from(settings_beside(preset, {name: getattr(config, name) for name in names}))
-    try:
-        return config.experiment() == wanted.resolved().experiment()
-    except UsageError:  # the preset does not go with this objective
-        return False
-
-
-def _by_cell(results, preset):
-    """The runs of a preset: cell -> [Result], a seed each, the first seed first."""
-    cells = {}
-    for result in sorted(results, key=lambda result: result.config.seed):
-        if follows(result.config, preset) and (cell := cell_of(result.config)):
-            cells.setdefault(cell, []).append(result)
-    return cells
-
-
-def _cells(results, preset):
-    """The runs of a preset with the first seed: cell -> Result."""
-    return {cell: runs[0] for cell, runs in _by_cell(results, preset).items() if runs[0].config.seed == 0}
-
-
-def _means(results, preset):
-    """cell -> the mean over seeds of the test log likelihood; the first seed is one of them."""
-    cells, shown = _by_cell(results, preset), _cells(results, preset)
-    return {cell: statistics.mean(run.llh["test_llh"] for run in cells[cell]) for cell in shown}
 
 
 def with_vae_at_one(values):
@@ -173,7 +70,7 @@ def _section(title, rows):
 def tables(results):
     """The tables of results/README.md, a model each, as Markdown. results: [Result]."""
     lines = []
-    fast, paper = _cells(results, "fast"), _cells(results, "paper")
+    fast, paper = first_seeds(results, "fast"), first_seeds(results, "paper")
     for title, (objective, layers, conditional) in SECTIONS.items():
         cells = [(objective, layers, k, conditional) for k in KS]
         shown = [(cell, fast.get(cell)) for cell in cells]
@@ -189,7 +86,7 @@ def tables(results):
 
 def summary(results):
     """README's table as Markdown: a row a model, a column a k; this project's means over seeds in bold."""
-    ours, reference, paper = (with_vae_at_one(v) for v in (_means(results, "fast"), REFERENCE, PAPER))
+    ours, reference, paper = (with_vae_at_one(v) for v in (means(results, "fast"), REFERENCE, PAPER))
     header = "| test log likelihood, nats | " + " | ".join(f"k = {k}" for k in KS) + " |"
     lines = [header, "| --- |" + " --- |" * len(KS)]
     for title, (objective, layers, conditional) in SECTIONS.items():
@@ -234,7 +131,7 @@ def every_run(folders):
         " | hours |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, _, llh, training in (_read(folder) for folder in sorted(folders)):
+    for name, _, llh, training in (read_result(folder) for folder in sorted(folders)):
         lines.append(
             f"| [{name}]({name}) | {llh['test_llh']:.2f} ± {llh['standard_error']:.2f} | {llh['mc_error']:.3f}"
             f" | {_pareto_k(llh)} | {llh['n_samples']} | {llh['n_images']} | {'+'.join(map(str, llh['active_units']))}"
@@ -247,12 +144,6 @@ def _pareto_k(llh):
     if llh.get("pareto_k") is None:
         return ""
     return f"{llh['pareto_k']:.2f} ({llh['pareto_k_high']:.0%})"
-
-
-def measured_folders():
-    """The folders of results/ with a measured test log likelihood, but for the recipe's."""
-    paths = run_folder.RESULTS.glob("*/*/test_llh.json")
-    return [path.parent for path in paths if path.parent.parent.name != "recipe"]
 
 
 def _seeds(results):
@@ -279,7 +170,7 @@ def recipe_runs():
     """The runs compared with the fast preset, tested on held-out images: [(folder, Result)], best first for each k."""
     runs = []
     for folder in sorted((run_folder.RESULTS / "recipe").glob("*/test_llh.json")):
-        runs.append((folder.parent, _read(folder.parent)._replace(folder=folder.parent.name)))
+        runs.append((folder.parent, read_result(folder.parent)._replace(folder=folder.parent.name)))
     return sorted(runs, key=lambda run: (run[1].config.n_samples, -run[1].llh["test_llh"]))
 
 
@@ -310,7 +201,7 @@ def _measured(result):
 
 def variations_table(results):
     """Markdown: cells trained with the fast preset but for some settings, beside those trained with it as it is."""
-    shown = _cells(results, "fast")
+    shown = first_seeds(results, "fast")
     lines = [
         "Cells trained on all training images with settings of `--preset fast` changed (the run's name has them)",
         "beside those of the preset, measured on the test images. What led from one to the other is in the README.",
@@ -324,14 +215,6 @@ def variations_table(results):
             measured = [_measured(run) for run in (result, shown.get(cell))]
             lines.append(f"| [{result.folder}](../{result.folder}) | {' | '.join(measured)} |")
     return "\n".join(lines) + "\n"
-
-
-def configs_of_cells():
-    """The Config of every cell of README's table with every seed; k = 1 of the VAE is that of the IWAE."""
-    for objective, layers, conditional in SECTIONS.values():
-        for k, seed in ((k, seed) for k in KS for seed in SEEDS if (objective, k) != ("vae_elbo", 1)):
-            given = dict(objective=objective, stochastic_layers=layers, conditional=conditional, n_samples=k, seed=seed)
-            yield config_from(settings_beside("fast", given) | {"preset": "fast"}).resolved()
 
 
 def print_commands(measure, commands):
@@ -366,7 +249,7 @@ def work(settings, sessions, measure, commands=False):
     _rewrite(README, results=summary(results))
     _rewrite(folder / "README.md", results=tables(results), runs=every_run(measured_folders()))
     _rewrite(TASKS, estimators=estimators(results))
-    ours = _means(results, "fast")
+    ours = means(results, "fast")
     sources = {"this project": ours, "reference": REFERENCE, "paper": PAPER}
     sources = {name: with_vae_at_one(values) for name, values in sources.items()}
     comparison(SECTIONS, KS, sources, folder / "comparison.png")

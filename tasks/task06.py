@@ -11,7 +11,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
 from experiment import survey  # noqa: E402
-from tables import cell_of, follows  # noqa: E402
+from experiment.cells import cell_of, follows  # noqa: E402
 
 FOLDER = "task06"
 IMAGES = 1000  # test images on which a model with and without its inactive units is measured, unless --eval_images

@@ -16,10 +16,9 @@ import tensorflow as tf
 
 import models.catalogue
 import plots.tasks
-import tables
 from evaluation import make_activity, make_log_likelihood, posterior_means, without_units
 from evaluation import sampling_importance_resampling as resampled
-from experiment import survey
+from experiment import cells, survey
 from experiment.run_folder import ROOT, Run, load_config
 from experiment.session import Session
 from experiment.settings import Config
@@ -70,7 +69,7 @@ def test_another_model_goes_through_main_and_task_6(registered, finished, capfd)
     folder = finished
     assert folder.name.startswith("iwae-3l-k3-model-top-first-dataset-strokes")  # its usual sizes are not named
     config = load_config(folder)
-    assert config.model == "top_first" and config.n_latent == (4, 3, 2) and tables.cell_of(config) is None
+    assert config.model == "top_first" and config.n_latent == (4, 3, 2) and cells.cell_of(config) is None
     assert {f"figures/{name}.png" for name in ("prior", "learning_curves", "posterior_pca")} <= pictures(folder)
     assert {array.shape for array in prior(folder).values()} == {(100, 5, 7)}
     rows = rows_of(folder / "metrics.csv")
@@ -226,7 +225,7 @@ def test_lists_of_layers_are_from_the_image_up():
 
 def test_other_sizes_than_the_first_model_s_are_named_and_in_no_cell(registered):
     config = Config(model="top_first", stochastic_layers=3, n_latent=(4, 3, 1)).resolved()
-    assert tables.cell_of(config) is None and not tables.follows(config, "fast")
+    assert cells.cell_of(config) is None and not cells.follows(config, "fast")
 
 
 OUTSIDE_MODELS = ("training", "evaluation", "plots", "tasks", "experiment", "data", "tables.py", "main.py", "utils.py")

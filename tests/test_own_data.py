@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tables
 from data import DataError, arrays, load, own, read_images
-from experiment import command_line, load_run, run_folder
+from experiment import cells, command_line, load_run, run_folder
 from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.settings import Config
@@ -66,7 +65,7 @@ def test_a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded(folder, re
         rows = kept["means"].reshape(3, 10, *SHAPE).mean(axis=(1, 3))  # [label, height]
     assert rows[:, [4, 9, 14]].argmax(axis=1).tolist() == [0, 1, 2]  # each label's own row is bright
     assert json.loads((run / "test_llh.json").read_text())["n_images"] == 20
-    assert tables.cell_of(run_folder.load_config(run)) is None
+    assert cells.cell_of(run_folder.load_config(run)) is None
 
     new, labels = strokes(6, seed=1)
     for number, image in enumerate(new):
@@ -345,7 +344,7 @@ def test_what_has_changed_since_a_run_began_is_refused(tmp_path):
 
 
 def test_a_cell_of_the_tables_is_dynamically_binarised_mnist_s():
-    assert tables.cell_of(Config(binarise="dynamic").resolved()) is not None
+    assert cells.cell_of(Config(binarise="dynamic").resolved()) is not None
     for changes in (dict(binarise="fixed"), dict(dataset="binarized_mnist"), dict(dataset="fashion_mnist")):
-        assert tables.cell_of(Config(**changes).resolved()) is None
-        assert not tables.follows(Config(**changes).resolved(), "fast")
+        assert cells.cell_of(Config(**changes).resolved()) is None
+        assert not cells.follows(Config(**changes).resolved(), "fast")

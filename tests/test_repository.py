@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import tables
+from experiment import cells
 from experiment.flags import parse_flags
 from experiment.run_folder import RESULTS, ROOT, Run, load_config
 from experiment.session import Session
@@ -67,7 +68,7 @@ def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
 
 
 def test_the_pages_tables_are_those_of_the_results():
-    results = tables.finished(COMMITTED)
+    results = cells.finished(COMMITTED)
     assert tables.part_of(ROOT / "README.md", "results") == tables.summary(results)
     assert tables.part_of(RESULTS / "README.md", "results") == tables.tables(results)
     assert tables.part_of(tables.TASKS, "estimators") == tables.estimators(results)
@@ -76,15 +77,15 @@ def test_the_pages_tables_are_those_of_the_results():
 
 def test_the_recipe_s_tables_are_those_of_its_runs_and_none_compared_was_tested_on_the_test_set():
     runs = tables.recipe_runs()
-    text = tables.recipe_table(runs) + "\n" + tables.variations_table(tables.finished(COMMITTED))
+    text = tables.recipe_table(runs) + "\n" + tables.variations_table(cells.finished(COMMITTED))
     assert (RESULTS / "recipe" / "comparisons.md").read_text() == text
     assert runs and all(result.config.held_out == 10000 for _, result in runs)
 
 
 def test_a_cell_is_the_published_model_s_and_no_other_s():
-    assert tables.cell_of(Config(objective="vae_elbo", n_samples=1).resolved()) == ("iwae_elbo", 1, 1, "no")
-    assert tables.cell_of(Config(stochastic_layers=2, n_samples=50).resolved()) == ("iwae_elbo", 2, 50, "no")
-    assert tables.cell_of(Config(n_latent=(50,)).resolved()) is None
+    assert cells.cell_of(Config(objective="vae_elbo", n_samples=1).resolved()) == ("iwae_elbo", 1, 1, "no")
+    assert cells.cell_of(Config(stochastic_layers=2, n_samples=50).resolved()) == ("iwae_elbo", 2, 50, "no")
+    assert cells.cell_of(Config(n_latent=(50,)).resolved()) is None
 
 
 def test_a_committed_run_measures_the_same_again(tmp_path, mnist):

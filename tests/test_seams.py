@@ -14,10 +14,9 @@ import tensorflow as tf
 import data.catalogue
 import main
 import models.catalogue
-import tables
 from data import Dataset
 from data.catalogue import DatasetEntry
-from experiment import command_line, run_folder
+from experiment import cells, command_line, run_folder
 from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.run_folder import Run, load_config
@@ -85,7 +84,7 @@ def test_another_data_set_goes_through_main(results, capfd):
     folder = only_folder(results)
     saved = json.loads((folder / "config.json").read_text())
     assert saved["experiment"]["dataset"] == "strokes" and "strokes" in folder.name
-    assert tables.cell_of(load_config(folder)) is None
+    assert cells.cell_of(load_config(folder)) is None
     assert {f"figures/{name}.png" for name in ("prior", "learning_curves", "posterior_pca")} <= pictures(folder)
     images = prior(folder)
     assert sorted(images) == [0, 1, 2] and {array.shape for array in images.values()} == {(100, 5, 7)}
@@ -108,8 +107,8 @@ def test_another_data_set_goes_through_main(results, capfd):
 
 def test_cells_of_the_tables_are_of_their_data_set_alone(results):
     usual = Config(n_samples=5).resolved()
-    assert tables.cell_of(usual) is not None
-    assert tables.cell_of(Config(n_samples=5, dataset="strokes").resolved()) is None
+    assert cells.cell_of(usual) is not None
+    assert cells.cell_of(Config(n_samples=5, dataset="strokes").resolved()) is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import tables
-from experiment import run_folder, survey
+from experiment import cells, run_folder, survey
 from experiment.commands import commands_for
 from experiment.flags import default_path, parse_flags
 from experiment.presets import PRESETS
@@ -18,7 +18,7 @@ FAST = dict(preset="fast", **PRESETS["fast"])
 def result(value, folder="run", **settings):
     llh = {"test_llh": value, "standard_error": 0.25, "n_samples": 5000, "n_images": 10000, "active_units": [19]}
     config = Config(**(settings if "preset" in settings else {**FAST, **settings})).resolved()
-    return tables.Result(folder, config, llh, {"epochs": config.n_epochs, "seconds": 5400})
+    return cells.Result(folder, config, llh, {"epochs": config.n_epochs, "seconds": 5400})
 
 
 def test_a_row_says_what_its_run_measured_and_took():
@@ -98,11 +98,11 @@ def test_the_paper_s_schedule_and_seeds_have_their_own_place():
 
 
 def test_vae_with_one_sample_is_the_iwae_s_cell():
-    vae = tables.cell_of(Config(objective="vae_elbo", n_samples=1).resolved())
-    assert vae == tables.cell_of(Config(n_samples=1).resolved()) in tables.REFERENCE
-    shown = tables.with_vae_at_one(tables.REFERENCE)
-    assert {cell for cell in shown if cell not in tables.REFERENCE} == {("vae_elbo", n, 1, "no") for n in (1, 2)}
-    assert all(shown["vae_elbo", n, 1, "no"] == tables.REFERENCE["iwae_elbo", n, 1, "no"] for n in (1, 2))
+    vae = cells.cell_of(Config(objective="vae_elbo", n_samples=1).resolved())
+    assert vae == cells.cell_of(Config(n_samples=1).resolved()) in cells.REFERENCE
+    shown = tables.with_vae_at_one(cells.REFERENCE)
+    assert {cell for cell in shown if cell not in cells.REFERENCE} == {("vae_elbo", n, 1, "no") for n in (1, 2)}
+    assert all(shown["vae_elbo", n, 1, "no"] == cells.REFERENCE["iwae_elbo", n, 1, "no"] for n in (1, 2))
 
 
 def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digits, monkeypatch, capfd):
@@ -137,9 +137,9 @@ def parsed(line):
 
 def test_the_commands_make_every_cell_and_seed_and_start_from_runs_that_come_before(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
-    wanted = list(tables.configs_of_cells())
+    wanted = list(cells.configs_of_cells())
     configs = [parsed(line) for line in commands_for(wanted)]
-    assert len(configs) == len(wanted) == 3 * (3 * len(tables.SECTIONS) - 2)  # VAE at k = 1 is IWAE
+    assert len(configs) == len(wanted) == 3 * (3 * len(cells.SECTIONS) - 2)  # VAE at k = 1 is IWAE
     for config in wanted:
         assert sum(config.experiment() == other.experiment() for other in configs) == 1
     waiting = [config.start_from is not None for config in configs]
@@ -154,7 +154,7 @@ def test_the_commands_make_every_cell_and_seed_and_start_from_runs_that_come_bef
 def test_the_commands_go_on_with_what_is_there(tmp_path, monkeypatch):
     """Whatever is stopped is resumed, what is trained is measured, and a beginning that is there is started from."""
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
-    trained, stopped, new = (config for config in tables.configs_of_cells() if (config.seed, config.objective,
+    trained, stopped, new = (config for config in cells.configs_of_cells() if (config.seed, config.objective,
                              config.stochastic_layers, config.conditional) == (0, "iwae_elbo", 1, "no"))  # fmt: skip
     for config, files in (
         (trained, ("model.weights.h5", "checkpoints/beginning.index")),
@@ -180,7 +180,7 @@ def test_the_commands_are_printed_alone(capfd):
     assert err == "" and all(line.startswith("python main.py --") for line in out.splitlines())
 
 
-@pytest.mark.parametrize("cell", sorted(tables.REFERENCE, key=str))
+@pytest.mark.parametrize("cell", sorted(cells.REFERENCE, key=str))
 def test_reference_and_paper_are_within_a_nat_of_each_other(cell):
     """Against a digit mistyped in either table."""
-    assert cell not in tables.PAPER or abs(tables.REFERENCE[cell] - tables.PAPER[cell]) < 1
+    assert cell not in cells.PAPER or abs(cells.REFERENCE[cell] - cells.PAPER[cell]) < 1

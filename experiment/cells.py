@@ -1,0 +1,140 @@
+"""The cells of the published tables, and the finished runs that fill them."""
+
+import json
+import statistics
+from typing import NamedTuple
+
+from experiment import run_folder
+from experiment.errors import UsageError
+from experiment.flags import config_from
+from experiment.presets import settings_beside
+from experiment.run_folder import Run, load_config
+from experiment.settings import Config
+
+# (objective, layers, k, conditional) -> test log likelihood at k = 5000, nats
+REFERENCE = {
+    ("iwae_elbo", 1, 1, "no"): -86.35, ("iwae_elbo", 1, 5, "no"): -85.18, ("iwae_elbo", 1, 50, "no"): -84.59,
+    ("iwae_elbo", 2, 1, "no"): -84.83, ("iwae_elbo", 2, 5, "no"): -83.48, ("iwae_elbo", 2, 50, "no"): -82.82,
+    ("vae_elbo", 1, 5, "no"): -86.10, ("vae_elbo", 1, 50, "no"): -86.06,
+    ("vae_elbo", 2, 5, "no"): -84.08, ("vae_elbo", 2, 50, "no"): -83.89,
+    ("dreg", 1, 1, "no"): -86.08, ("dreg", 1, 5, "no"): -84.90, ("dreg", 1, 50, "no"): -84.32,
+    ("iwae_elbo", 1, 1, "learned_prior"): -82.32, ("iwae_elbo", 1, 5, "learned_prior"): -81.41,
+    ("iwae_elbo", 1, 50, "learned_prior"): -80.78,
+}  # fmt: skip
+PAPER = {
+    ("iwae_elbo", 1, 1, "no"): -86.76, ("iwae_elbo", 1, 5, "no"): -85.54, ("iwae_elbo", 1, 50, "no"): -84.78,
+    ("iwae_elbo", 2, 1, "no"): -85.33, ("iwae_elbo", 2, 5, "no"): -83.89, ("iwae_elbo", 2, 50, "no"): -82.90,
+    ("vae_elbo", 1, 5, "no"): -86.47, ("vae_elbo", 1, 50, "no"): -86.35,
+    ("vae_elbo", 2, 5, "no"): -85.01, ("vae_elbo", 2, 50, "no"): -84.78,
+}  # fmt: skip
+SECTIONS = {  # title -> (objective, layers, conditional) of its rows; each with every k of KS
+    "IWAE, 1 stochastic layer": ("iwae_elbo", 1, "no"),
+    "IWAE, 2 stochastic layers": ("iwae_elbo", 2, "no"),
+    "VAE, 1 stochastic layer": ("vae_elbo", 1, "no"),
+    "VAE, 2 stochastic layers": ("vae_elbo", 2, "no"),
+    "DReG, 1 stochastic layer": ("dreg", 1, "no"),
+    "Conditional IWAE, learned prior": ("iwae_elbo", 1, "learned_prior"),
+    "Conditional IWAE, standard prior": ("iwae_elbo", 1, "standard_prior"),
+}
+KS = (1, 5, 50)
+SEEDS = (0, 1, 2)  # of each cell of README's table
+# (name, objective, hyperparameters, published at k = 64, with its spread over runs, by Rainforth et al., 1802.04537)
+ESTIMATORS = [
+    ("VAE", "vae_elbo", {}, ""),
+    ("IWAE", "iwae_elbo", {}, "-84.52 ± 0.02"),
+    ("DReG", "dreg", {}, ""),
+    ("STL", "stl", {}, ""),
+    ("MIWAE, 8 groups", "miwae", {"groups": 8}, "-84.97 ± 0.10"),
+    ("MIWAE, 4 groups", "miwae", {"groups": 4}, "-84.56"),
+    ("MIWAE, 5 groups", "miwae", {"groups": 5}, ""),
+    ("PIWAE, 8 groups", "piwae", {"groups": 8}, "-84.46 ± 0.06"),
+    ("PIWAE, 5 groups", "piwae", {"groups": 5}, ""),
+    ("CIWAE, 0.05 of the ELBO", "ciwae", {"elbo_weight": 0.05}, "-84.57 ± 0.09"),
+    ("VR-IWAE, α = 0.5", "vr_iwae", {"alpha": 0.5}, ""),
+    ("VR-IWAE, α = 0.5, DReG", "vr_iwae_dreg", {"alpha": 0.5}, ""),
+    ("RWS", "rws", {}, ""),
+    ("RWS, DReG", "rws_dreg", {}, ""),
+    ("JVI", "jvi", {}, ""),
+    ("JVI, DReG", "jvi_dreg", {}, ""),
+]
+GROWTH = ("grow_samples", "first_samples")  # RWS and JVI need several samples from the first epoch on
+
+
+class Result(NamedTuple):
+    """A trained and measured run."""
+
+    folder: str
+    config: Config
+    llh: dict  # test_llh.json
+    training: dict  # training.json
+
+
+def measured_folders():
+    """The folders of results/ with a measured test log likelihood, but for the recipe's."""
+    paths = run_folder.RESULTS.glob("*/*/test_llh.json")
+    return [path.parent for path in paths if path.parent.parent.name != "recipe"]
+
+
+def finished(folders=None):
+    """Every run among the folders (those in results/) that was measured in full, by name."""
+    folders = sorted(folders or measured_folders())
+    read = [read_result(folder) for folder in folders if (folder / "training.json").exists()]
+    return [r for r in read if (r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000) and not r.config.held_out]
+
+
+def read_result(folder):
+    training = json.loads((folder / "training.json").read_text())
+    return Result(
+        f"{folder.parent.name}/{folder.name}", load_config(folder), Run(folder, lock=False).recorded(), training
+    )
+
+
+def cell_of(config):
+    """The cell of the published tables that an experiment fills, or None if it is another model or data set."""
+    objective = "iwae_elbo" if (config.objective, config.n_samples) == ("vae_elbo", 1) else config.objective
+    if config.hyperparameters:
+        return None
+    usual = Config(stochastic_layers=config.stochastic_layers).resolved()
+    names = ("model", "dataset", "binarise", "n_hidden", "n_latent")
+    if any(getattr(config, name) != getattr(usual, name) for name in names):
+        return None
+    return objective, config.stochastic_layers, config.n_samples, config.conditional
+
+
+def follows(config, preset, but=()):
+    """Whether a run has every setting of a preset, as it is now, and may fill a cell of its table; but those named."""
+    names = ("model", "stochastic_layers", "n_hidden", "n_latent", "conditional", "objective", "n_samples",
+             "hyperparameters", "dataset", "own_data", "seed", *but)  # fmt: skip
+    wanted = config_from(settings_beside(preset, {name: getattr(config, name) for name in names}))
+    try:
+        return config.experiment() == wanted.resolved().experiment()
+    except UsageError:  # the preset does not go with this objective
+        return False
+
+
+def by_cell(results, preset):
+    """The runs of a preset: cell -> [Result], a seed each, the first seed first."""
+    cells = {}
+    for result in sorted(results, key=lambda result: result.config.seed):
+        if follows(result.config, preset) and (cell := cell_of(result.config)):
+            cells.setdefault(cell, []).append(result)
+    return cells
+
+
+def first_seeds(results, preset):
+    """The runs of a preset with the first seed: cell -> Result."""
+    return {cell: runs[0] for cell, runs in by_cell(results, preset).items() if runs[0].config.seed == 0}
+
+
+def means(results, preset):
+    """cell -> the mean over seeds of the test log likelihood; the first seed is one of them."""
+    cells, shown = by_cell(results, preset), first_seeds(results, preset)
+    return {cell: statistics.mean(run.llh["test_llh"] for run in cells[cell]) for cell in shown}
+
+
+def configs_of_cells():
+    """The Config of every cell of README's table with every seed; k = 1 of the VAE is that of the IWAE."""
+    for objective, layers, conditional in SECTIONS.values():
+        for k, seed in ((k, seed) for k in KS for seed in SEEDS if (objective, k) != ("vae_elbo", 1)):
+            given = dict(objective=objective, stochastic_layers=layers, conditional=conditional, n_samples=k, seed=seed)
+            yield config_from(settings_beside("fast", given) | {"preset": "fast"}).resolved()

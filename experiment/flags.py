@@ -7,8 +7,9 @@ from data import own
 from experiment import run_folder
 from experiment.errors import UsageError
 from experiment.presets import PRESETS, settings_beside
+from experiment.rules import check_value, choices_of
 from experiment.run_folder import load_config
-from experiment.settings import CALL, EVALUATION, GROUPS, Config, check_value, choices_of, flag_fields
+from experiment.settings import CALL, EVALUATION, GROUPS, Config, flag_fields
 from models.catalogue import OBJECTIVES
 
 

@@ -3,7 +3,6 @@
 Nothing here imports TensorFlow, so a wrong value is answered at once.
 """
 
-import argparse
 import dataclasses
 import json
 import pathlib
@@ -13,6 +12,7 @@ from data.catalogue import BINARISE, DATASETS
 from data.catalogue import DEFAULT as DEFAULT_DATASET
 from experiment.cluster import this_worker
 from experiment.errors import UsageError
+from experiment.rules import TYPES, check_value, gpus, setting
 from models.catalogue import MODELS, OBJECTIVES
 from training.stages import PAPER_EPOCHS
 
@@ -25,25 +25,6 @@ GROUPS = {  # of flags, in the order in which --help shows them
     "evaluation": "the evaluation",
     "call": "this call of the program",
 }
-
-
-def setting(default, type, help, group, **rules):
-    """A setting of Config, and with it a flag.
-
-    group: of GROUPS. What lies outside "run", "evaluation" and "call" makes the trained model what it is: it is fixed
-    once a run has begun. Settings of the evaluation are saved beside it, and used again unless a flag says otherwise.
-    rules: choices (a tuple, or a function that returns one), minimum, maximum, above, below, nargs; divides (the number
-    of samples).
-    """
-    return dataclasses.field(default=default, metadata={"type": type, "help": help, "group": group, **rules})
-
-
-def gpus(text):
-    """Numbers of GPUs: "0,1" -> (0, 1)."""
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed; a GPU's number, several such as 0,1, or -1") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,38 +296,3 @@ def _as_text(settings):
     """Settings as text, without those that have their default: one that is added later changes no older text."""
     usual = dataclasses.asdict(Config()._completed())
     return json.dumps({name: value for name, value in settings.items() if value != usual[name]}, sort_keys=True)
-
-
-TYPES = {int: "a whole number", float: "a number", str: "a text"}
-
-
-def _is_a(value, kind):
-    return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-
-
-def choices_of(rules):
-    """The values that a setting is chosen from, or None."""
-    choices = rules.get("choices")
-    return choices() if callable(choices) else choices
-
-
-def check_value(name, rules, value):
-    """Raises UsageError where a value lies outside what its flag allows."""
-    several = "nargs" in rules or rules["type"] not in TYPES  # as the numbers of GPUs
-    kind = rules["type"] if rules["type"] in TYPES else int
-    for one in value if several and isinstance(value, tuple) else () if value is None else (value,):
-        if not _is_a(one, kind) or several != isinstance(value, tuple):
-            allowed = TYPES[kind]
-        elif (choices := choices_of(rules)) and one not in choices and not rules.get("or_path"):
-            allowed = "one of " + ", ".join(map(str, choices))
-        elif "minimum" in rules and not rules["minimum"] <= one < float("inf"):
-            allowed = f"at least {rules['minimum']}"
-        elif "above" in rules and not rules["above"] < one < float("inf"):
-            allowed = f"more than {rules['above']}, and finite"
-        elif "maximum" in rules and not one <= rules["maximum"]:
-            allowed = f"at most {rules['maximum']}"
-        elif "below" in rules and not one < rules["below"]:
-            allowed = f"less than {rules['below']}"
-        else:
-            continue
-        raise UsageError(f"--{name}: {one} is not allowed; {allowed}")

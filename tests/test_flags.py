@@ -84,6 +84,7 @@ WRONG = [
     ("--objective rws --n_samples 1", "--n_samples: 1 is not allowed; --objective rws needs at least 2"),
     ("--objective jvi --preset fast", "--first_samples: 1 is not allowed; --objective jvi needs at least 2"),
     ("--per_image {tmp}/none/each.csv", "--per_image: {tmp}/none/each.csv lies in no folder that is there"),
+    ("--binarise grey", "--binarise: grey is not allowed; one of dynamic, fixed, threshold, none"),
     ("--nonsense", "unrecognized arguments: --nonsense"),
     ("--n_sample 5", "unrecognized arguments: --n_sample 5"),
     ("--resume --eval_only", "--eval_only: not together with --resume"),

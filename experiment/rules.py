@@ -1,0 +1,60 @@
+"""How a setting is declared, and how its value is judged. Without TensorFlow."""
+
+import argparse
+import dataclasses
+
+from experiment.errors import UsageError
+
+TYPES = {int: "a whole number", float: "a number", str: "a text"}
+
+
+def setting(default, type, help, group, **rules):
+    """A setting of Config, and with it a flag.
+
+    group: of settings.GROUPS. What lies outside "run", "evaluation" and "call" makes the trained model what it is: it
+    is fixed once a run has begun. Settings of the evaluation are saved beside it, and used again unless a flag says
+    otherwise.
+    rules: choices (a tuple, or a function that returns one), minimum, maximum, above, below, nargs; divides (the number
+    of samples).
+    """
+    return dataclasses.field(default=default, metadata={"type": type, "help": help, "group": group, **rules})
+
+
+def gpus(text):
+    """Numbers of GPUs: "0,1" -> (0, 1)."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; a GPU's number, several such as 0,1, or -1") from None
+
+
+def _is_a(value, kind):
+    return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+
+
+def choices_of(rules):
+    """The values that a setting is chosen from, or None."""
+    choices = rules.get("choices")
+    return choices() if callable(choices) else choices
+
+
+def check_value(name, rules, value):
+    """Raises UsageError where a value lies outside what its flag allows."""
+    several = "nargs" in rules or rules["type"] not in TYPES  # as the numbers of GPUs
+    kind = rules["type"] if rules["type"] in TYPES else int
+    for one in value if several and isinstance(value, tuple) else () if value is None else (value,):
+        if not _is_a(one, kind) or several != isinstance(value, tuple):
+            allowed = TYPES[kind]
+        elif (choices := choices_of(rules)) and one not in choices and not rules.get("or_path"):
+            allowed = "one of " + ", ".join(map(str, choices))
+        elif "minimum" in rules and not rules["minimum"] <= one < float("inf"):
+            allowed = f"at least {rules['minimum']}"
+        elif "above" in rules and not rules["above"] < one < float("inf"):
+            allowed = f"more than {rules['above']}, and finite"
+        elif "maximum" in rules and not one <= rules["maximum"]:
+            allowed = f"at most {rules['maximum']}"
+        elif "below" in rules and not one < rules["below"]:
+            allowed = f"less than {rules['below']}"
+        else:
+            continue
+        raise UsageError(f"--{name}: {one} is not allowed; {allowed}")

@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 import time
@@ -32,6 +34,18 @@ def whole_file(path):
         raise OSError(error.errno, error.strerror or str(error).splitlines()[0], str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_weights(model, path):
+    """Writes a Keras model's weights, whole or not at all.
+
+    A disk that is full while HDF5 writes makes it crash when the process ends, so there must be ample room beforehand.
+    """
+    path, room = pathlib.Path(path), 2 * 4 * model.count_params() + 2**20
+    if shutil.disk_usage(path.parent).free < room:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    with whole_file(path) as temporary:
+        model.save_weights(temporary)
 
 
 def write_json(path, content):

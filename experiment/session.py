@@ -12,7 +12,7 @@ from experiment.flags import as_words, default_path
 from experiment.run_folder import Run, load_config, provenance
 from experiment.settings import Config
 from models.catalogue import model_class
-from utils import evenly_spaced, whole_file, write_csv, write_json
+from utils import evenly_spaced, save_weights, whole_file, write_csv, write_json
 
 PCA_IMAGES = 2000  # test images in the picture of the posterior means
 RECONSTRUCTED = 30  # test images in the picture of reconstructions
@@ -83,8 +83,7 @@ class Session:
             print(f"each epoch leaves out {left_out} images, others every time, for whole batches")
         start_from = Run(self.config.start_from, lock=False) if self.config.start_from else None
         seconds = train(self.config, self.run, self.dataset, self.model, self.resume, start_from)
-        with whole_file(self.run.weights) as temporary:
-            self.model.save_weights(temporary)
+        save_weights(self.model, self.run.weights)
         record = {"epochs": self.config.n_epochs, "seconds": round(seconds, 1), "weights": self.run.weights_sha256()}
         write_json(self.run.training, record | provenance())
 

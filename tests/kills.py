@@ -15,6 +15,9 @@ import sys
 import tempfile
 import time
 
+import matplotlib.animation  # noqa: F401  # imported once, for all the forked processes
+import sklearn.decomposition  # noqa: F401
+
 import main
 from experiment import session
 from experiment.run_folder import Run

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ import tensorflow as tf
 import data.mnist
 from evaluation import likelihood
 from experiment import session
+from models.iwae import IWAE
 from tests.test_command_line import TINY, go_on_line, in_process, weights_in
+from utils import save_weights
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +202,16 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(where, copied, monkeyp
     assert not list(copied.rglob(".writing-*"))
     flag = "--eval_only" if where == "test_llh.json" else "--resume"
     assert go_on_line(err)[1:] == [flag, "--run_dir", str(copied)]
+
+
+def test_weights_are_not_begun_where_the_disk_has_no_room_for_them(tmp_path, monkeypatch):
+    """HDF5 would crash in its own clean-up."""
+    (tmp_path / "model.weights.h5").write_text("before")
+    monkeypatch.setattr("utils.shutil.disk_usage", lambda _: types.SimpleNamespace(free=2**20))
+    with pytest.raises(OSError, match="No space left on device"):
+        save_weights(IWAE((4,), (2,), 20), tmp_path / "model.weights.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.weights.h5"]
+    assert (tmp_path / "model.weights.h5").read_text() == "before"
 
 
 def test_a_terminal_of_ascii_shows_the_result(copied, monkeypatch):

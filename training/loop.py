@@ -16,7 +16,7 @@ from training.log import Log
 from training.replicas import agree, on_each_device
 from training.schedule import make_optimizer
 from training.steps import make_steps
-from utils import ProgressBar, duration, evenly_spaced, sheet, whole_file
+from utils import ProgressBar, duration, evenly_spaced, save_weights, sheet, whole_file
 
 SECONDS_PER_CALL = 0.5  # between two looks at the clock, the keyboard and the bound
 SECONDS_PER_CHECKPOINT = 60
@@ -196,8 +196,7 @@ class _Training:
                     means = means.reshape(-1, *self.image_shape)
                     np.savez_compressed(temporary, means=means)
                 self.log.add_picture(step, sheet(means, COLUMNS))
-                with whole_file(self.run.weights_after(epochs_done)) as temporary:
-                    self.model.save_weights(temporary)
+                save_weights(self.model, self.run.weights_after(epochs_done))
             row = {
                 "epoch": epochs_done,
                 "step": step,

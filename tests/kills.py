@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 
+import h5py
 import matplotlib.animation  # noqa: F401  # imported once, for all the forked processes
 import sklearn.decomposition  # noqa: F401
 
@@ -95,14 +96,17 @@ def finish(process, folder, output):
 
 def outcome(folder):
     """What a run ends with: weights' bytes, metrics, result; without the seconds that it took."""
-    import h5py
-
     weights, run = {}, Run(folder, lock=False)
+
+    def keep(name, item):
+        if isinstance(item, h5py.Dataset):
+            weights[name] = item[()].tobytes()
+
     with h5py.File(run.weights) as file:
-        keep = lambda name, item: weights.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None  # noqa: E731
         file.visititems(keep)
     metrics = [row | {"seconds": None} for row in read_csv(run.metrics)]
-    return {"weights": weights, "metrics": metrics, "result": json.loads(run.test_llh.read_text()) | {"seconds": None}}
+    result = json.loads(run.test_llh.read_text()) | {"seconds": None, "commit": None}
+    return {"weights": weights, "metrics": metrics, "result": result}
 
 
 def kill_often(flags, kills, folder, rng):

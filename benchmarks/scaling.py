@@ -64,7 +64,9 @@ def main():
             n_steps = max(20, int(SECONDS / seconds[0][-1]) // 20 * 20)
         ratios = {n: statistics.median(b / a for a, b in zip(seconds[0], seconds[n])) for n in REPLICAS[1:]}
         shown = ", ".join(f"{n} replica{'s' * (n > 1)} {ratio:.2f}" for n, ratio in ratios.items())
-        print(f"k={k}, {optimizer}: {statistics.median(seconds[0]) * 1e3:.1f} ms a step; times that: {shown}", flush=True)
+        print(
+            f"k={k}, {optimizer}: {statistics.median(seconds[0]) * 1e3:.1f} ms a step; times that: {shown}", flush=True
+        )
 
 
 if __name__ == "__main__":

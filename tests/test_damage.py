@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import data.mnist
+import data.published
 from evaluation import likelihood
 from experiment import session
 from models.iwae import IWAE
@@ -148,7 +149,7 @@ def test_damaged_metrics_are_one_line_before_the_work(content, copied, no_work, 
 
 def bad_caches():
     file = io.BytesIO()
-    np.savez(file, **{part: np.zeros((2, 2), np.uint8) for part in data.mnist.PARTS})
+    np.savez(file, **{part: np.zeros((2, 2), np.uint8) for part in data.published.PARTS})
     whole = file.getvalue()
     yield "an array", b"\x93NUMPY" + whole
     yield "text", b"no archive"
@@ -160,7 +161,7 @@ def bad_caches():
 
 @pytest.mark.parametrize(("name", "content"), list(bad_caches()))
 def test_a_bad_cache_is_said_to_be_bad(name, content, tmp_path, monkeypatch):
-    monkeypatch.setattr(data.mnist, "CACHE", tmp_path)
+    monkeypatch.setattr(data.published, "CACHE", tmp_path)
     (tmp_path / "mnist.npz").write_bytes(content)
     with pytest.raises(data.DataError, match=r"mnist\.npz"):
         data.mnist.load()

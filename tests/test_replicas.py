@@ -15,12 +15,12 @@ import time
 import numpy as np
 import pytest
 
-from experiment import session
+from experiment import command_line, session
 from experiment.cluster import this_worker
 from experiment.errors import UsageError
 from experiment.run_folder import ROOT
 from tests.on_replicas import DIES_AT, RUN, STEPS, few
-from tests.test_command_line import in_process, weights_in
+from tests.test_command_line import weights_in
 
 PROGRAM = [sys.executable, str(ROOT / "tests" / "on_replicas.py")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -100,7 +100,7 @@ def test_two_workers_are_one_run_and_the_death_of_one_is_an_error_that_names_the
 
     monkeypatch.setattr(session, "load", lambda *_: few(mnist))
     of_new_weights = json.loads((folder / "test_llh.json").read_text())
-    assert in_process("--resume", "--run_dir", folder) == 0
+    assert command_line(lambda this: this.train(), None, ["--resume", "--run_dir", str(folder)]) == 0
     steps = [int(path.stem.split("-")[1]) for path in (folder / "checkpoints").glob("ckpt-*.index")]
     assert max(steps) == 12 > DIES_AT
 
@@ -108,9 +108,7 @@ def test_two_workers_are_one_run_and_the_death_of_one_is_an_error_that_names_the
 
     def measure_and_train(this):
         measured.append(this.measure())
-        this.train_or_load()
-
-    from experiment import command_line
+        this.train()
 
     assert command_line(measure_and_train, None, [*flags, "--run_dir", str(tmp_path / "one")]) == 0
     assert of_new_weights["test_llh"] == pytest.approx(measured[0].test_llh, abs=1e-5)

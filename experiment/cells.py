@@ -92,10 +92,10 @@ def read_result(folder):
 def cell_of(config):
     """The cell of the published tables that an experiment fills, or None if it is another model or data set."""
     objective = "iwae_elbo" if (config.objective, config.n_samples) == ("vae_elbo", 1) else config.objective
-    if config.hyperparameters:
+    if config.model != Config.model or config.hyperparameters:
         return None
     usual = Config(stochastic_layers=config.stochastic_layers).resolved()
-    names = ("model", "dataset", "binarise", "n_hidden", "n_latent")
+    names = ("dataset", "binarise", "n_hidden", "n_latent")
     if any(getattr(config, name) != getattr(usual, name) for name in names):
         return None
     return objective, config.stochastic_layers, config.n_samples, config.conditional

@@ -14,8 +14,8 @@ import time
 import numpy as np
 import pytest
 
-import data.mnist
 import data.mnist_sources
+import data.published
 import main
 from experiment import command_line
 from experiment.flags import parse_flags
@@ -179,7 +179,7 @@ def test_config_of_another_version_is_refused(copied, capfd):
 
 
 def test_corrupt_cache_is_one_line(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(data.mnist, "CACHE", tmp_path)
+    monkeypatch.setattr(data.published, "CACHE", tmp_path)
     (tmp_path / "mnist.npz").write_bytes(b"PK\3\4 but no archive")
     assert in_process(*TINY, "--epochs", 1, "--run_dir", tmp_path / "run") == 2
     error = capfd.readouterr().err

@@ -233,8 +233,16 @@ def test_a_reader_that_goes_away_ends_it_in_silence(copied, no_work, monkeypatch
     assert capfd.readouterr().err == ""
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as at a terminal: it is ignored where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_evaluation_between_two_calls(number, copied, monkeypatch, capfd):
+def test_a_signal_ends_the_evaluation_between_two_calls(number, copied, ctrl_c, monkeypatch, capfd):
     """Before the first batch is done, with the line that says how to go on."""
     monkeypatch.setattr(likelihood, "CHUNKS_PER_CALL", 1)
     monkeypatch.setattr(likelihood.ProgressBar, "update", lambda *_: pytest.fail("a batch was finished"))

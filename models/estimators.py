@@ -11,7 +11,7 @@ on one identity, for a function g of the samples z_i ~ q (Tucker et al., 1810.04
 import numpy as np
 import tensorflow as tf
 
-from models.objectives import Estimate, logmeanexp, normalised
+from models.objectives import Estimate, iwae_eq14, logmeanexp, normalised
 
 
 def miwae(output, beta=1.0, groups=1):
@@ -115,14 +115,7 @@ def rws_dreg(output, beta=1.0):
     p follows sum_i stop(w~_i) log w_i, as in `iwae_eq14`.
     q follows sum_i stop(w~_i - w~_i^2) log w_i through the samples alone.
     """
-    log_w = output.log_w(beta)
-    normalised_w = normalised(log_w)
-    return Estimate(
-        bound=logmeanexp(output.log_w()),
-        surrogate=tf.reduce_sum(normalised_w * log_w, axis=0),
-        score=False,
-        z_weights=1 - normalised_w,
-    )
+    return iwae_eq14(output, beta)._replace(score=False, z_weights=1 - normalised(output.log_w(beta)))
 
 
 def jvi(output, beta=1.0):

@@ -73,14 +73,9 @@ def dreg(output, beta=1.0):
     With beta the weights are (1 - beta) w~_i + beta w~_i^2, which the same derivation gives: the score that they stand
     for has beta before it.
     """
-    log_w = output.log_w(beta)
-    normalised_w = normalised(log_w)
-    return Estimate(
-        bound=logmeanexp(output.log_w()),
-        surrogate=tf.reduce_sum(normalised_w * log_w, axis=0),
-        score=False,
-        z_weights=normalised_w + (1 - beta) * (1 - normalised_w),
-    )
+    normalised_w = normalised(output.log_w(beta))
+    z_weights = normalised_w + (1 - beta) * (1 - normalised_w)
+    return iwae_eq14(output, beta)._replace(score=False, z_weights=z_weights)
 
 
 def stl(output, beta=1.0):

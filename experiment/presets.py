@@ -17,6 +17,19 @@ PRESETS = {
         grow_samples=0.67,
         ema=0.999,
     ),
+    # `fast` at twice the epochs and with 5 samples from the first one on, which keeps more units (results/recipe).
+    "long": dict(
+        epochs=656,
+        optimizer="soap",
+        batch_size=100,
+        learning_rate=2e-3,
+        schedule="cosine",
+        lr_warmup=1.0,
+        beta_warmup=10.0,
+        grow_samples=0.75,
+        first_samples=5,
+        ema=0.999,
+    ),
     # The README's first run: about three minutes on two CPU cores, evaluation included.
     "quick": dict(
         epochs=20,

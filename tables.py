@@ -7,13 +7,10 @@ lacks, a line for each cell and seed.
 """
 
 import dataclasses
-import statistics
 import sys
 
 from experiment import run_folder, survey
 from experiment.cells import (
-    ESTIMATORS,
-    GROWTH,
     KS,
     PAPER,
     REFERENCE,
@@ -21,149 +18,18 @@ from experiment.cells import (
     cell_of,
     configs_of_cells,
     finished,
-    first_seeds,
     follows,
+    grouped,
     means,
     measured_folders,
     read_result,
 )
 from experiment.commands import commands_for
+from experiment.markdown import annealed, estimators, every_run, summary, tables, with_vae_at_one
 from experiment.run_folder import ROOT, load_config
 from utils import whole_file
 
 README, TASKS = ROOT / "README.md", ROOT / "tasks" / "README.md"
-
-
-def with_vae_at_one(values):
-    """Cells -> numbers, with those of IWAE at k = 1, where the two bounds are one, as the VAE's too."""
-    at_one = {cell: value for cell, value in values.items() if (cell[0], *cell[2:]) == ("iwae_elbo", 1, "no")}
-    return values | {("vae_elbo", *cell[1:]): value for cell, value in at_one.items()}
-
-
-def _row(label, result, reference, paper):
-    published = [f"{number:.2f}" if number else "" for number in (reference, paper)]
-    if result is None:
-        return "| " + " | ".join([label, "not measured yet", *published, "", "", "", "", ""]) + " |"
-    llh, hours = result.llh, result.training["seconds"] / 3600
-    value = llh["test_llh"]
-    cells = [
-        label,
-        f"**{value:.2f}** ± {llh['standard_error']:.2f}",
-        *published,
-        f"{value - reference:+.2f}" if reference else "",
-        "+".join(map(str, llh["active_units"])),
-        f"{result.training['epochs']:,}",
-        f"{hours:.1f}",
-        f"[{result.folder}]({result.folder})",
-    ]
-    return "| " + " | ".join(cells) + " |"
-
-
-HEADER = """| {} | this project | reference | paper | to the reference | active units | epochs | hours | run |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
-
-
-def _section(title, rows):
-    return [f"{title}:", "", HEADER.format("k"), *rows, ""]
-
-
-def tables(results):
-    """The tables of results/README.md, a model each, as Markdown. results: [Result]."""
-    lines = []
-    fast, paper = first_seeds(results, "fast"), first_seeds(results, "paper")
-    for title, (objective, layers, conditional) in SECTIONS.items():
-        cells = [(objective, layers, k, conditional) for k in KS]
-        shown = [(cell, fast.get(cell)) for cell in cells]
-        shown = [(cell, result) for cell, result in shown if result or cell in REFERENCE]
-        rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in shown]
-        lines += _section(title, rows) if rows else []
-    shown = [(cell, result) for cell, result in sorted(paper.items(), key=str) if cell]
-    rows = [_row(str(cell[2]), result, REFERENCE.get(cell), PAPER.get(cell)) for cell, result in shown]
-    lines += _section("The paper's own schedule, IWAE, 1 stochastic layer", rows) if rows else []
-    lines += _seeds(results)
-    return "\n".join(lines).strip()
-
-
-def summary(results):
-    """README's table as Markdown: a row a model, a column a k; this project's means over seeds in bold."""
-    ours, reference, paper = (with_vae_at_one(v) for v in (means(results, "fast"), REFERENCE, PAPER))
-    header = "| test log likelihood, nats | " + " | ".join(f"k = {k}" for k in KS) + " |"
-    lines = [header, "| --- |" + " --- |" * len(KS)]
-    for title, (objective, layers, conditional) in SECTIONS.items():
-        row = [title]
-        for cell in ((objective, layers, k, conditional) for k in KS):
-            value = f"**{ours[cell]:.2f}**" if cell in ours else "not measured yet"
-            published = [f"{numbers[cell]:.2f}" for numbers in (reference, paper) if cell in numbers]
-            row.append(f"{value} ({', '.join(published)})" if published else value)
-        lines.append("| " + " | ".join(row) + " |")
-    met = sum(ours[cell] >= value for cell, value in REFERENCE.items() if cell in ours)
-    return "\n".join([
-        *lines, "",
-        "Bold: this project, the mean over seeds. In brackets: the reference (the TensorFlow 2 implementation that this"
-        f" project\nsucceeds), then the paper. {met} of the reference's {len(REFERENCE)} values are met.",
-    ])  # fmt: skip
-
-
-def estimators(results):
-    """The table of tasks/README.md: a row an estimator, one layer; the mean over seeds, with a link to the first."""
-    runs = {}
-    for result in sorted(results, key=lambda result: result.config.seed):
-        cell = cell_of(dataclasses.replace(result.config, hyperparameters={}))
-        if cell and (cell[1], cell[3]) == (1, "no") and follows(result.config, "fast", GROWTH):
-            key = (result.config.objective, str(result.config.hyperparameters), result.config.n_samples)
-            runs.setdefault(key, []).append(result)
-    lines = ["| test log likelihood, nats | k = 50 | k = 64 | published, k = 64 |", "| --- | --- | --- | --- |"]
-    for name, objective, hyperparameters, published in ESTIMATORS:
-        cells = []
-        for k in (50, 64):
-            found = runs.get((objective, str(hyperparameters), k))
-            mean = statistics.mean(run.llh["test_llh"] for run in found) if found else None
-            unmeasured = "" if k % hyperparameters.get("groups", 1) else "not measured yet"
-            cells.append(f"[{mean:.2f}](../results/{found[0].folder})" if found else unmeasured)
-        lines.append("| " + " | ".join([name, *cells, published]) + " |")
-    return "\n".join(lines)
-
-
-def every_run(folders):
-    """results/README.md's list of runs as Markdown: a line for each measured run among the folders."""
-    lines = [
-        "| run | test log likelihood | Monte Carlo error | Pareto k | samples | images | active units | epochs"
-        " | hours |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, _, llh, training in (read_result(folder) for folder in sorted(folders)):
-        lines.append(
-            f"| [{name}]({name}) | {llh['test_llh']:.2f} ± {llh['standard_error']:.2f} | {llh['mc_error']:.3f}"
-            f" | {_pareto_k(llh)} | {llh['n_samples']} | {llh['n_images']} | {'+'.join(map(str, llh['active_units']))}"
-            f" | {training['epochs']:,} | {training['seconds'] / 3600:.1f} |"
-        )
-    return "\n".join(lines)
-
-
-def _pareto_k(llh):
-    if llh.get("pareto_k") is None:
-        return ""
-    return f"{llh['pareto_k']:.2f} ({llh['pareto_k_high']:.0%})"
-
-
-def _seeds(results):
-    """What several seeds say of the same cell: a line each."""
-    cells = {}
-    for result in results:
-        if follows(result.config, "fast"):
-            cells.setdefault(cell_of(result.config), []).append(result)
-    lines = []
-    for (objective, layers, k, conditional), runs in sorted((c for c in cells.items() if c[0]), key=str):
-        if len(runs) < 2:
-            continue
-        values = [result.llh["test_llh"] for result in runs]
-        links = ", ".join(f"[{value:.2f}]({r.folder})" for value, r in zip(values, runs, strict=True))
-        model = f"`{objective}`, {layers} layer{'s' * (layers > 1)}" + f", {conditional}" * (conditional != "no")
-        lines.append(
-            f"* {len(values)} seeds of {model}, k={k}: {links}; mean {statistics.mean(values):.2f},"
-            f" standard deviation between seeds {statistics.stdev(values):.2f} nats."
-        )
-    return [*lines, ""] if lines else []
 
 
 def recipe_runs():
@@ -201,7 +67,7 @@ def _measured(result):
 
 def variations_table(results):
     """Markdown: cells trained with the fast preset but for some settings, beside those trained with it as it is."""
-    shown = first_seeds(results, "fast")
+    shown = {cell: runs[0] for cell, runs in grouped(results, presets=("fast",)).items()}
     lines = [
         "Cells trained on all training images with settings of `--preset fast` changed (the run's name has them)",
         "beside those of the preset, measured on the test images. What led from one to the other is in the README.",
@@ -247,10 +113,14 @@ def work(settings, sessions, measure, commands=False):
         measure_again(sessions)
     results = finished()
     _rewrite(README, results=summary(results))
-    _rewrite(folder / "README.md", results=tables(results), runs=every_run(measured_folders()))
+    _rewrite(
+        folder / "README.md",
+        results=tables(results),
+        runs=every_run(measured_folders()),
+        annealed=annealed(measured_folders()),
+    )
     _rewrite(TASKS, estimators=estimators(results))
-    ours = means(results, "fast")
-    sources = {"this project": ours, "reference": REFERENCE, "paper": PAPER}
+    sources = {"this project": means(results), "reference": REFERENCE, "paper": PAPER}
     sources = {name: with_vae_at_one(values) for name, values in sources.items()}
     comparison(SECTIONS, KS, sources, folder / "comparison.png")
     if runs := recipe_runs():

@@ -36,6 +36,7 @@ class Run:
         self.weights = self.path / "model.weights.h5"
         self.training = self.path / "training.json"
         self.test_llh = self.path / "test_llh.json"
+        self.annealed, self.bracket = self.path / "annealed.csv", self.path / "bracket.csv"  # of tasks/task07.py
         self.checkpoints = self.path / "checkpoints"
         self.beginning = self.checkpoints / "beginning"  # the checkpoint after the first epochs of a run whose k grows
         self.arrays = self.path / "arrays"  # what the figures are drawn from

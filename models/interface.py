@@ -79,6 +79,9 @@ class Model(Protocol):
     def log_weights(self, x, z: tuple, y=None) -> LogWeights:
         """The parts of log w at given points z, a tensor [n_samples, batch, n_latent] for each layer."""
 
+    def sample_prior(self, noise, y=None) -> tuple:
+        """Samples of p(z), a tensor [n_samples, batch, n_latent] for each layer."""
+
     def decode(self, noise, y=None) -> tf.Tensor:
         """Mean images [batch, n_pixels] of samples from the prior, for noise with n_samples = 1."""
 

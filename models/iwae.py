@@ -125,14 +125,18 @@ class IWAE(keras.Model):
             z=tuple(z),
         )
 
+    def sample_prior(self, noise, y=None):
+        """Samples of p(z), a tuple of [n_samples, batch, n_latent] from z1 up, for noise as from `noise`."""
+        p, z = self.prior(y), []
+        for layer in reversed(range(len(self.n_latent))):
+            z.insert(0, p.distribution.loc + p.distribution.scale * noise[layer])
+            if layer:
+                p = self.decoder[layer - 1](z[0])
+        return tuple(z)
+
     def decode(self, noise, y=None):
         """Images from the prior: pixel means [batch, n_pixels], for noise as from `noise` with n_samples = 1."""
-        prior = self.prior(y).distribution
-        z = prior.loc + prior.scale * noise[-1]
-        for block, epsilon in zip(reversed(self.decoder), reversed(noise[:-1])):
-            p = block(z).distribution
-            z = p.loc + p.scale * epsilon
-        return self.mean_image(z, y)[0]
+        return self.mean_image(self.sample_prior(noise, y)[0], y)[0]
 
     def mean_image(self, z1, y=None):
         """E[x|z1], the pixel means [..., n_pixels], for z1 [..., n_latent]."""

@@ -17,6 +17,8 @@ class Stream(enum.IntEnum):
     PICTURE = 5
     RESAMPLE = 6
     UNITS = 7
+    ANNEAL = 8
+    SIMULATE = 9
 
 
 def stateless_seed(seed, stream, index):

@@ -156,3 +156,32 @@ def units_while_training(groups, path):
         axis.legend(fontsize=7.5, loc="upper right", handlelength=3)
     figure.supylabel("active units")
     save(figure, path)
+
+
+def second_opinion(test, drawn, path):
+    """Two estimates of log p(x). Left: test images, annealing less importance sampling against the weights' Pareto k.
+    Right: images drawn from the model, each estimate less the upper bound. test, drawn: rows of tasks/task07.py.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
+    above = np.array([row["annealed"] - row["log_px"] for row in test])
+    errors = [np.hypot(row["annealed_mc_error"], row["mc_error"]) for row in test]
+    shapes = [row["pareto_k"] for row in test]
+    left.errorbar(shapes, above, errors, fmt="o", ms=4, lw=0.8, color=LINE_COLOURS[0], label="an image, \u00b1 1 error")
+    left.axhline(0, color="black", lw=0.8)
+    left.axhline(above.mean(), color=LINE_COLOURS[1], ls="--", label=f"mean: {above.mean():+.2f} nats")
+    left.set(xlabel="Pareto k of the importance weights", ylabel="annealing less importance sampling, nats",
+             title=f"{len(test)} test images")  # fmt: skip
+    rows = sorted(drawn, key=lambda row: row["lower"] - row["upper"])
+    for name, label, marker, colour in (
+        ("upper", "annealing from the z it was drawn from: upper bound", "v", LINE_COLOURS[2]),
+        ("lower", "annealing from the prior: lower bound", "^", LINE_COLOURS[1]),
+        ("log_px", "importance sampling", "o", LINE_COLOURS[0]),
+    ):
+        values = np.array([row[name] - row["upper"] for row in rows])
+        right.plot(values, marker, ms=4.5, color=colour, label=f"{label} (mean {values.mean():+.2f})")
+    right.set(xlabel="image, by the width of its bracket", ylabel="log p(x) less the upper bound, nats",
+              title=f"{len(drawn)} images drawn from the model")  # fmt: skip
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=9, framealpha=0.9)
+    save(figure, path)

@@ -11,7 +11,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
 from experiment import survey  # noqa: E402
-from experiment.cells import cell_of, follows  # noqa: E402
+from experiment.cells import TABLE, cell_of, follows  # noqa: E402
 
 FOLDER = "task06"
 IMAGES = 1000  # test images on which a model with and without its inactive units is measured, unless --eval_images
@@ -34,10 +34,9 @@ def drawn(configs):
 
     configs: run -> Config. Returns names, grouped: {layers and conditional, as a title: [name by objective and k]}.
     """
-    in_tables = {
-        cell_of(config): name for name, config in configs.items() if config.seed == 0 and follows(config, "fast")
-    }
-    groups = {}
+    in_tables, groups = {}, {}
+    for preset in reversed(TABLE):
+        in_tables |= {cell_of(c): name for name, c in configs.items() if c.seed == 0 and follows(c, preset)}
     for name, config in sorted(configs.items(), key=lambda item: (item[1].objective, item[1].n_samples)):
         cell = cell_of(config)
         if cell is None or in_tables.get(cell, name) == name:

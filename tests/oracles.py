@@ -44,6 +44,9 @@ class LinearGaussian:
         ((q, _, _),) = self.encode(x, tf.zeros_like(z))
         return self._densities(x, q, *z, *z)
 
+    def sample_prior(self, noise, y=None):
+        return tuple(noise)
+
     def _densities(self, x, q, sample, z):
         prior = _normal(tf.zeros(self.n_latent), tf.ones(self.n_latent))
         mean = tf.einsum("sbd,pd->sbp", z, tf.cast(self.a, tf.float32))

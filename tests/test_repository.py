@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import tables
-from experiment import cells
+from experiment import cells, markdown
 from experiment.flags import parse_flags
 from experiment.run_folder import RESULTS, ROOT, Run, load_config
 from experiment.session import Session
@@ -69,10 +69,11 @@ def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
 
 def test_the_pages_tables_are_those_of_the_results():
     results = cells.finished(COMMITTED)
-    assert tables.part_of(ROOT / "README.md", "results") == tables.summary(results)
-    assert tables.part_of(RESULTS / "README.md", "results") == tables.tables(results)
-    assert tables.part_of(tables.TASKS, "estimators") == tables.estimators(results)
-    assert tables.part_of(RESULTS / "README.md", "runs") == tables.every_run(COMMITTED)
+    assert tables.part_of(ROOT / "README.md", "results") == markdown.summary(results)
+    assert tables.part_of(RESULTS / "README.md", "results") == markdown.tables(results)
+    assert tables.part_of(tables.TASKS, "estimators") == markdown.estimators(results)
+    assert tables.part_of(RESULTS / "README.md", "runs") == markdown.every_run(COMMITTED)
+    assert tables.part_of(RESULTS / "README.md", "annealed") == markdown.annealed(COMMITTED)
 
 
 def test_the_recipe_s_tables_are_those_of_its_runs_and_none_compared_was_tested_on_the_test_set():

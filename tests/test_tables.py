@@ -5,12 +5,13 @@ import json
 import pytest
 
 import tables
-from experiment import cells, run_folder, survey
+from experiment import cells, markdown, run_folder, survey
 from experiment.commands import commands_for
 from experiment.flags import default_path, parse_flags
 from experiment.presets import PRESETS
 from experiment.settings import Config
 from tests.test_tasks import run
+from utils import write_csv
 
 FAST = dict(preset="fast", **PRESETS["fast"])
 
@@ -22,7 +23,7 @@ def result(value, folder="run", **settings):
 
 
 def test_a_row_says_what_its_run_measured_and_took():
-    text = tables.tables([result(-86.30, "fast/iwae-1l-k1", n_samples=1)])
+    text = markdown.tables([result(-86.30, "fast/iwae-1l-k1", n_samples=1)])
     (row,) = [line for line in text.splitlines() if "fast/iwae-1l-k1" in line]
     assert row == (
         "| 1 | **-86.30** ± 0.25 | -86.35 | -86.76 | +0.05 | 19 | 328 | 1.5 | [fast/iwae-1l-k1](fast/iwae-1l-k1) |"
@@ -31,7 +32,7 @@ def test_a_row_says_what_its_run_measured_and_took():
 
 def test_readme_s_table_has_means_over_seeds_and_counts_what_is_met():
     runs = [result(value, f"seed{seed}", n_samples=1, seed=seed) for seed, value in enumerate((-86.50, -86.30, -86.28))]
-    text = tables.summary([*runs, result(-85.30, n_samples=5), result(-82.81, stochastic_layers=2, n_samples=50)])
+    text = markdown.summary([*runs, result(-85.30, n_samples=5), result(-82.81, stochastic_layers=2, n_samples=50)])
     rows = [line for line in text.splitlines() if line.startswith("| IWAE") or line.startswith("| VAE, 1")]
     assert rows == [
         "| IWAE, 1 stochastic layer | **-86.36** (-86.35, -86.76) | **-85.30** (-85.18, -85.54)"
@@ -42,7 +43,36 @@ def test_readme_s_table_has_means_over_seeds_and_counts_what_is_met():
         " | not measured yet (-86.06, -86.35) |",
     ]
     assert "1 of the reference's 16 values are met." in text
-    assert "0 of the reference's 16" in tables.summary([result(-85.184, n_samples=5)])  # shown as -85.18, and below it
+    assert "0 of the reference's 16" in markdown.summary(
+        [result(-85.184, n_samples=5)]
+    )  # shown as -85.18, and below it
+
+
+def test_a_cell_shows_the_longest_preset_whatever_the_numbers():
+    long = dict(preset="long", **PRESETS["long"])
+    runs = [
+        result(-85.10, "fast/a", n_samples=5),
+        result(-85.90, "long/a", n_samples=5, **long),
+        result(-85.70, "long/b", n_samples=5, seed=1, **long),
+        result(-84.40, "fast/b", n_samples=50),
+        result(-84.00, "long/c", n_samples=50, seed=1, **long),  # without the first seed it is no cell
+    ]
+    (row,) = [line for line in markdown.summary(runs).splitlines() if line.startswith("| IWAE, 1")]
+    assert "| **-85.80** (-85.18, -85.54) | **-84.40** (-84.59, -84.78) |" in row
+    text = markdown.tables(runs)
+    assert "[long/a](long/a)" in text and "fast/a" not in text and "long/c" not in text
+    assert "2 seeds of `iwae_elbo`, 1 layer, k=5: [-85.90](long/a), [-85.70](long/b)" in text
+
+
+def test_the_second_opinion_s_table_has_means_and_their_errors(tmp_path):
+    run = run_folder.Run(tmp_path / "fast" / "a", lock=False)
+    run.path.mkdir(parents=True)
+    errors = dict(mc_error=0.3, annealed_mc_error=0.4)
+    test = [dict(log_px=-80, annealed=-79, **errors), dict(log_px=-90, annealed=-90.5, **errors)]
+    write_csv(run.annealed, test)
+    write_csv(run.bracket, [dict(lower=-70.3, upper=-70, log_px=-71, mc_error=1)])
+    row = markdown.annealed([run.path, tmp_path / "fast" / "b"]).splitlines()[-1]
+    assert row == ("| [fast/a](fast/a) | 2 | -85.00 ± 0.21 | -84.75 ± 0.28 | +0.25 ± 0.35 | 1 | 0.30 | 1.00 |")
 
 
 def test_a_cell_of_a_changed_preset_stands_beside_that_of_the_preset():
@@ -66,12 +96,12 @@ def test_the_table_of_estimators_knows_hyperparameters_and_other_growths_of_k():
         result(-80.00, "fast/e", objective="stl", n_samples=64, **{**FAST, "learning_rate": 1e-3}),
         result(-80.00, "fast/f", objective="stl", n_samples=64, stochastic_layers=2),
     ]
-    rows = {row.split(" | ")[0]: row for row in tables.estimators(runs).splitlines()}
+    rows = {row.split(" | ")[0]: row for row in markdown.estimators(runs).splitlines()}
     assert rows["| MIWAE, 8 groups"].endswith("groups |  | [-84.60](../results/fast/a) | -84.97 ± 0.10 |")
     assert rows["| MIWAE, 4 groups"].endswith("groups |  | [-84.30](../results/fast/c) | -84.56 |")
     assert rows["| RWS"] == "| RWS | [-84.10](../results/fast/d) | not measured yet |  |"
     assert rows["| STL"] == "| STL | not measured yet | not measured yet |  |"
-    assert "fast/" not in tables.tables(runs)  # the seeds of miwae are no cell of the main tables
+    assert "fast/" not in markdown.tables(runs)  # the seeds of miwae are no cell of the main tables
 
 
 def test_what_is_no_cell_of_the_tables_is_in_none():
@@ -82,14 +112,14 @@ def test_what_is_no_cell_of_the_tables_is_in_none():
         result(-80.0, "a_changed_recipe", first_samples=5),
         result(-80.0, "a_shorter_schedule", preset="paper", epochs=20, learning_rate=1e-3),
     ]
-    text = tables.tables(others)
-    assert not any(r.folder in text for r in others) and "0 of the reference's 16" in tables.summary(others)
+    text = markdown.tables(others)
+    assert not any(r.folder in text for r in others) and "0 of the reference's 16" in markdown.summary(others)
 
 
 def test_the_paper_s_schedule_and_seeds_have_their_own_place():
     paper = dict(preset="paper", n_samples=1)
     seeds = [result(-86.0 - 0.1 * seed, f"seed{seed}", n_samples=1, seed=seed) for seed in (0, 1, 2)]
-    text = tables.tables([result(-86.40, "faithful", **paper), *seeds])
+    text = markdown.tables([result(-86.40, "faithful", **paper), *seeds])
     fast, _, own_schedule = text.partition("The paper's own schedule")
     assert "faithful" in own_schedule and "3,280" in own_schedule and "faithful" not in fast
     links = "[-86.00](seed0), [-86.10](seed1), [-86.20](seed2)"
@@ -100,7 +130,7 @@ def test_the_paper_s_schedule_and_seeds_have_their_own_place():
 def test_vae_with_one_sample_is_the_iwae_s_cell():
     vae = cells.cell_of(Config(objective="vae_elbo", n_samples=1).resolved())
     assert vae == cells.cell_of(Config(n_samples=1).resolved()) in cells.REFERENCE
-    shown = tables.with_vae_at_one(cells.REFERENCE)
+    shown = markdown.with_vae_at_one(cells.REFERENCE)
     assert {cell for cell in shown if cell not in cells.REFERENCE} == {("vae_elbo", n, 1, "no") for n in (1, 2)}
     assert all(shown["vae_elbo", n, 1, "no"] == cells.REFERENCE["iwae_elbo", n, 1, "no"] for n in (1, 2))
 
@@ -110,7 +140,7 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     readme, page, tasks = (few_digits / name for name in ("first.md", "README.md", "tasks.md"))
     readme.write_text(marks)
     tasks.write_text("<!-- estimators -->\nold\n<!-- /estimators -->\n")
-    page.write_text(marks + "<!-- runs -->\n<!-- /runs -->\n")
+    page.write_text(marks + "<!-- runs -->\n<!-- /runs -->\n<!-- annealed -->\n<!-- /annealed -->\n")
     monkeypatch.setattr(tables, "README", readme)
     monkeypatch.setattr(tables, "TASKS", tasks)
     assert run("task04") == 0
@@ -143,9 +173,8 @@ def test_the_commands_make_every_cell_and_seed_and_start_from_runs_that_come_bef
     for config in wanted:
         assert sum(config.experiment() == other.experiment() for other in configs) == 1
     waiting = [config.start_from is not None for config in configs]
-    assert (
-        waiting == sorted(waiting) and sum(waiting) == len(wanted) - 3 * 5
-    )  # IWAE of 1, 2 layers, DReG, 2 conditional
+    # IWAE and VAE of two layers share one beginning a seed; with one layer k = 50 begins as k = 5 does
+    assert waiting == sorted(waiting) and sum(waiting) == 3 * (4 + 5)
     folders = {config.run_dir: config for config in configs[: waiting.index(True)]}
     for config in configs[waiting.index(True) :]:
         assert folders[config.start_from].beginning() == config.beginning()
@@ -155,7 +184,7 @@ def test_the_commands_go_on_with_what_is_there(tmp_path, monkeypatch):
     """Whatever is stopped is resumed, what is trained is measured, and a beginning that is there is started from."""
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
     trained, stopped, new = (config for config in cells.configs_of_cells() if (config.seed, config.objective,
-                             config.stochastic_layers, config.conditional) == (0, "iwae_elbo", 1, "no"))  # fmt: skip
+                             config.stochastic_layers, config.conditional) == (0, "iwae_elbo", 2, "no"))  # fmt: skip
     for config, files in (
         (trained, ("model.weights.h5", "checkpoints/beginning.index")),
         (stopped, ("checkpoints/ckpt-7.index",)),
@@ -166,9 +195,9 @@ def test_the_commands_go_on_with_what_is_there(tmp_path, monkeypatch):
             (run.path / name).touch()
     folder = tmp_path / "fast"
     assert commands_for([new, stopped, trained]) == [
-        f"python main.py --preset fast --seed 0 --n_samples 50 --start_from {folder}/iwae-1l-k1",
-        f"python main.py --resume --run_dir {folder}/iwae-1l-k5",
-        f"python main.py --eval_only --run_dir {folder}/iwae-1l-k1",
+        f"python main.py --preset fast --seed 0 --stochastic_layers 2 --n_samples 50 --start_from {folder}/iwae-2l-k1",
+        f"python main.py --resume --run_dir {folder}/iwae-2l-k5",
+        f"python main.py --eval_only --run_dir {folder}/iwae-2l-k1",
     ]
 
 

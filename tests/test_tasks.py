@@ -19,7 +19,7 @@ from training.gradients import GradientMoments, make_gradient_moments
 from training.steps import make_gradients
 from utils import read_csv
 
-TASKS = [f"task0{i}" for i in range(1, 7)]
+TASKS = [f"task0{i}" for i in range(1, 8)]
 TINY = "--n_samples 2 --batch_size 50 --epochs 2 --preset quick --eval_samples 20 --eval_images 50 --gpu -1".split()
 
 
@@ -88,6 +88,24 @@ def test_task02(few_digits, constants, capfd):
     assert last("dreg", 8, "decoder") == pytest.approx(last("iwae_elbo", 8, "decoder"), rel=1e-3)
     assert last("dreg", 8, "encoder") > 1.1 * last("iwae_elbo", 8, "encoder")
     assert last("dreg", 8, "encoder", "distance") < 2 * last("dreg", 8, "encoder", "by_chance")
+
+
+def test_task07(few_digits, constants, capfd):
+    small = dict(TEMPERATURES=20, CHAINS=4, DRAWN=6)
+    flags = ("--conditional", "learned_prior", "--n_hidden", 20, "--eval_images", 30, "--jit", "off")
+    assert run("task07", *flags, **small) == 0, capfd.readouterr().err
+    (folder,) = few_digits.glob("quick/*")
+    assert "annealed.png" in pictures(folder / "figures")
+    test, drawn = (
+        [{name: float(value) for name, value in row.items()} for row in read_csv(folder / f"{name}.csv")]
+        for name in ("annealed", "bracket")
+    )
+    assert len(test) == 30 and len(drawn) == 6
+    assert all(row["mc_error"] > 0 and row["annealed_mc_error"] > 0 for row in test)
+    assert all(abs(row["upper"] - row["lower"]) < 3 for row in drawn)
+    out = capfd.readouterr().out
+    above = np.mean([row["annealed"] - row["log_px"] for row in test])
+    assert f"On 30 test images annealing gives {above:+.3f} nats" in out
 
 
 def test_task06_needs_a_trained_model(few_digits, capfd):

@@ -95,12 +95,15 @@ class TopFirst(keras.Model):
         log_p_layers, log_q_layers = (tuple(d.log_prob(point) for d, point in zip(ds, z)) for ds in (ps, qs))
         return LogWeights(log_px_z, log_p_layers, log_q_layers, kl, tuple(samples), tuple(z))
 
-    def decode(self, noise, y=None):
-        z = None
+    def sample_prior(self, noise, y=None):
+        z, above = [None] * len(self.n_latent), None
         for layer in self.drawn:
-            p = self._p(layer, z, y)
-            z = p.mean() + p.stddev() * noise[layer]
-        return self.mean_image(z, y)[0]
+            p = self._p(layer, above, y)
+            z[layer] = above = p.mean() + p.stddev() * noise[layer]
+        return tuple(z)
+
+    def decode(self, noise, y=None):
+        return self.mean_image(self.sample_prior(noise, y)[0], y)[0]
 
     def mean_image(self, z1, y=None):
         return tf.sigmoid(self.logits(self._beside(z1, y)))

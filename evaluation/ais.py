@@ -1,0 +1,161 @@
+"""log p(x) by annealed importance sampling, a second opinion that does not lean on q(z|x). In nats.
+
+Wu, Burda, Salakhutdinov and Grosse (1611.04273) judge decoders this way. A chain begins with a sample of the prior p(z)
+and passes through the densities p(z) p(x|z)^beta_t, 0 = beta_0 < ... < beta_T = 1, with a step of Hamiltonian Monte
+Carlo in each. Its weight
+
+    log w = sum_t (beta_t - beta_{t-1}) log p(x|z_{t-1})        E[w] = p(x)
+
+makes log (1/n) sum_i w_i of n chains a lower bound of log p(x) in expectation, as the IWAE bound is. Where x was drawn
+from the model there is an exact sample of p(z|x): the z that it was drawn from. A chain that goes back from there to
+the prior has E[1/w] = 1/p(x), and -log (1/n) sum_i 1/w_i is an upper bound: bidirectional Monte Carlo (Grosse et al.,
+1511.02543).
+
+The loop is written out since tfp.mcmc.sample_annealed_importance_chain is biased: it judges a proposal under beta_t
+against the log density that its starting point had under beta_{t-1}.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import mcmc
+
+from evaluation.likelihood import batches
+from evaluation.monte_carlo import monte_carlo_errors
+from models.random import Stream, stateless_seed
+from utils import ProgressBar
+
+BATCH = 20  # images at a time
+LEAPFROG_STEPS = 5
+ACCEPTED = 0.65  # share of proposals at which HMC gets furthest (Neal, 1206.1901, sec. 4.4)
+PILOT = 5  # the step sizes come from chains with so many times fewer temperatures
+FIRST_STEP_SIZE, ADAPTATION = 0.5, 0.3  # of the pilot, and how much its steps change with the share accepted
+STEEPNESS = 4.0  # of the schedule of beta
+
+
+class Annealed(NamedTuple):
+    """Estimates of log p(x) for each image, float64 [n_images], nats."""
+
+    log_px: np.ndarray
+    mc_error: np.ndarray  # how far log_px would move with other chains
+    accepted: float  # mean share of proposals that HMC accepted
+
+
+class Bracket(NamedTuple):
+    """Bounds, in expectation, on log p(x) of images drawn from the model, float64 [n_images], nats."""
+
+    x: np.ndarray  # [n_images, n_pixels], 0 and 1
+    lower: np.ndarray  # by chains from the prior
+    upper: np.ndarray  # by chains from the z that the image was drawn from
+
+
+def temperatures(n):
+    """beta_0 ... beta_n [n + 1] from 0 to 1, along a sigmoid: small steps at both ends (Grosse et al., 1511.02543)."""
+    curve = 1 / (1 + np.exp(-STEEPNESS * np.linspace(-1, 1, n + 1)))
+    return ((curve - curve[0]) / (curve[-1] - curve[0])).astype(np.float32)
+
+
+def make_ais(model, n_temperatures=4000, n_chains=16, jit=True):
+    """Returns estimate(x, y, seed, show_progress) -> Annealed, for x [n_images, n_pixels] in {0, 1} and y
+    [n_images, n_context] if the model is conditional. n_chains: a power of two, at least 2.
+    """
+    anneal = _make_anneal(model, n_temperatures, n_chains, jit)
+
+    def estimate(x, y=None, seed=0, show_progress=False):
+        bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
+        log_w, accepted = [], []
+        for index, images, context, count in batches(x, y, BATCH):
+            weights, share = anneal(images, context, stateless_seed(seed, Stream.ANNEAL, index))
+            log_w.append(weights[:, :count])
+            accepted.append(share)
+            if bar:
+                bar.update(index * BATCH + count, np.mean(_log_mean(np.concatenate(log_w, axis=1))))
+        log_w = np.concatenate(log_w, axis=1)  # [n_chains, n_images]
+        return Annealed(_log_mean(log_w), monte_carlo_errors(log_w, np.ones(n_chains)), float(np.mean(accepted)))
+
+    return estimate
+
+
+def make_bracket(model, n_temperatures=4000, n_chains=16, jit=True):
+    """Returns bracket(n_images, y, seed, show_progress) -> Bracket of images drawn from the model, given y if it is
+    conditional.
+    """
+    anneal = _make_anneal(model, n_temperatures, n_chains, jit)
+
+    def bracket(n_images, y=None, seed=0, show_progress=False):
+        bar = ProgressBar(n_images, "image", "upper - lower") if show_progress else None
+        parts = []
+        for index, _, context, count in batches(np.zeros((n_images, 0)), y, BATCH):
+            seeds = tf.random.split(stateless_seed(seed, Stream.SIMULATE, index), 4, alg="auto_select")
+            z = model.sample_prior(model.noise(1, BATCH, seeds[0]), context)
+            means = model.mean_image(z[0], context)[0]
+            x = tf.cast(tf.random.stateless_uniform(means.shape, seeds[1], alg="auto_select") < means, tf.float32)
+            lower, _ = anneal(x, context, seeds[2])
+            upper, _ = anneal(x, context, seeds[3], start=z)
+            parts.append([part[:count] for part in (x.numpy(), _log_mean(lower), -_log_mean(-upper))])
+            if bar:
+                bar.update(index * BATCH + count, np.mean(parts[-1][2] - parts[-1][1]))
+        return Bracket(*map(np.concatenate, zip(*parts)))
+
+    return bracket
+
+
+def _log_mean(log_w):
+    return np.logaddexp.reduce(log_w, axis=0) - np.log(len(log_w))
+
+
+def _make_anneal(model, n_temperatures, n_chains, jit):
+    """Returns anneal(x, y, seed, start=None) -> (log w of each chain [n_chains, batch], share of proposals accepted).
+
+    start: a tuple of [1, batch, n_latent], exact samples of p(z|x). Chains go from there to the prior, and log w is
+    still that of the way from the prior. None: they go from the prior to p(z|x).
+    """
+
+    @tf.function(jit_compile=jit)
+    def run(x, y, seed, z, beta, step_sizes, rate):
+        """Chains from z through beta [T + 1], with `step_sizes` [T, batch], each times what the steps before it made
+        of it at a learning rate of `rate`. Returns (log w, step sizes used [T, batch], mean acceptance [batch]).
+        """
+
+        def log_px_z(*z):
+            return model.log_weights(x, z, y).log_px_z  # [n_chains, batch]
+
+        def body(t, z, log_w, factor, used, accepted):
+            # log w <- log w + (beta_t - beta_{t-1}) log p(x|z)
+            log_w += (beta[t + 1] - beta[t]) * log_px_z(*z)
+
+            def log_density(*z):
+                output = model.log_weights(x, z, y)
+                return output.log_pz + beta[t + 1] * output.log_px_z
+
+            size = (factor * step_sizes[t])[tf.newaxis, :, tf.newaxis]
+            kernel = mcmc.HamiltonianMonteCarlo(log_density, size, LEAPFROG_STEPS)
+            seed_t = tf.random.fold_in(seed, t, alg="auto_select")
+            z, results = kernel.one_step(z, kernel.bootstrap_results(z), seed=seed_t)
+            share = tf.reduce_mean(tf.exp(tf.minimum(results.log_accept_ratio, 0.0)), axis=0)  # [batch]
+            used = tf.tensor_scatter_nd_update(used, [[t]], [factor * step_sizes[t]])
+            return t + 1, z, log_w, factor * tf.exp(rate * (share - ACCEPTED)), used, accepted + share
+
+        n, batch = len(step_sizes), x.shape[0]
+        zero = tf.zeros([batch])
+        state = 0, z, tf.zeros([n_chains, batch]), zero + 1, tf.zeros([n, batch]), zero
+        _, _, log_w, _, used, accepted = tf.while_loop(lambda t, *_: t < n, body, state)
+        return log_w, used, accepted / n
+
+    def anneal(x, y, seed, start=None):
+        seeds = tf.random.split(seed, 4, alg="auto_select")
+        beta, few = temperatures(n_temperatures), temperatures(-(-n_temperatures // PILOT))
+        first = [model.sample_prior(model.noise(n_chains, x.shape[0], s), y) for s in (seeds[0], seeds[1])]
+        if start is not None:
+            beta, few = beta[::-1], few[::-1]
+            first = [tuple(tf.repeat(z, n_chains, axis=0) for z in start)] * 2
+        # Step sizes are found by chains of their own, since chains that adapt as they go leave no density as it is.
+        guess = tf.fill([len(few) - 1, x.shape[0]], FIRST_STEP_SIZE)
+        _, sizes, _ = run(x, y, seeds[2], list(first[0]), few, guess, ADAPTATION)
+        sizes = tf.gather(sizes, np.arange(n_temperatures) * (len(few) - 1) // n_temperatures)
+        log_w, _, accepted = run(x, y, seeds[3], list(first[1]), beta, sizes, 0.0)
+        log_w = log_w.numpy().astype(np.float64)
+        return (log_w if start is None else -log_w), float(np.mean(accepted))
+
+    return anneal

@@ -1,0 +1,187 @@
+"""The tables of README.md, results/README.md and tasks/README.md as Markdown, from runs' results."""
+
+import dataclasses
+import math
+import statistics
+
+from experiment.cells import (
+    ESTIMATORS,
+    GROWTH,
+    KS,
+    PAPER,
+    REFERENCE,
+    SECTIONS,
+    cell_of,
+    grouped,
+    means,
+    read_result,
+)
+from experiment.run_folder import Run
+from utils import read_csv
+
+
+def with_vae_at_one(values):
+    """Cells -> numbers, with those of IWAE at k = 1, where the two bounds are one, as the VAE's too."""
+    at_one = {cell: value for cell, value in values.items() if (cell[0], *cell[2:]) == ("iwae_elbo", 1, "no")}
+    return values | {("vae_elbo", *cell[1:]): value for cell, value in at_one.items()}
+
+
+def _row(runs, cell):
+    label, reference, paper = str(cell[2]), REFERENCE.get(cell), PAPER.get(cell)
+    published = [f"{number:.2f}" if number else "" for number in (reference, paper)]
+    if runs is None:
+        return "| " + " | ".join([label, "not measured yet", *published, "", "", "", "", ""]) + " |"
+    result = runs[0]
+    llh, hours = result.llh, result.training["seconds"] / 3600
+    value = llh["test_llh"]
+    cells = [
+        label,
+        f"**{value:.2f}** ± {llh['standard_error']:.2f}",
+        *published,
+        f"{value - reference:+.2f}" if reference else "",
+        "+".join(map(str, llh["active_units"])),
+        f"{result.training['epochs']:,}",
+        f"{hours:.1f}",
+        f"[{result.folder}]({result.folder})",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+HEADER = """| {} | this project | reference | paper | to the reference | active units | epochs | hours | run |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def _section(title, rows):
+    return [f"{title}:", "", HEADER.format("k"), *rows, ""]
+
+
+def tables(results):
+    """The tables of results/README.md, a model each, as Markdown. results: [Result]."""
+    lines = []
+    ours, paper = grouped(results), grouped(results, presets=("paper",))
+    for title, (objective, layers, conditional) in SECTIONS.items():
+        cells = [(objective, layers, k, conditional) for k in KS]
+        shown = [cell for cell in cells if cell in ours or cell in REFERENCE]
+        rows = [_row(ours.get(cell), cell) for cell in shown]
+        lines += _section(title, rows) if rows else []
+    rows = [_row(runs, cell) for cell, runs in sorted(paper.items(), key=str)]
+    lines += _section("The paper's own schedule, IWAE, 1 stochastic layer", rows) if rows else []
+    lines += _seeds(results)
+    return "\n".join(lines).strip()
+
+
+def summary(results):
+    """README's table as Markdown: a row a model, a column a k; this project's means over seeds in bold."""
+    ours, reference, paper = (with_vae_at_one(v) for v in (means(results), REFERENCE, PAPER))
+    header = "| test log likelihood, nats | " + " | ".join(f"k = {k}" for k in KS) + " |"
+    lines = [header, "| --- |" + " --- |" * len(KS)]
+    for title, (objective, layers, conditional) in SECTIONS.items():
+        row = [title]
+        for cell in ((objective, layers, k, conditional) for k in KS):
+            value = f"**{ours[cell]:.2f}**" if cell in ours else "not measured yet"
+            published = [f"{numbers[cell]:.2f}" for numbers in (reference, paper) if cell in numbers]
+            row.append(f"{value} ({', '.join(published)})" if published else value)
+        lines.append("| " + " | ".join(row) + " |")
+    met = sum(ours[cell] >= value for cell, value in REFERENCE.items() if cell in ours)
+    return "\n".join([
+        *lines, "",
+        "Bold: this project, the mean over seeds. In brackets: the reference (the TensorFlow 2 implementation that this"
+        f" project\nsucceeds), then the paper. {met} of the reference's {len(REFERENCE)} values are met.",
+    ])  # fmt: skip
+
+
+def estimators(results):
+    """The table of tasks/README.md: a row an estimator, one layer; the mean over seeds, with a link to the first."""
+
+    def key(config):
+        cell = cell_of(dataclasses.replace(config, hyperparameters={}))
+        alike = cell and (cell[1], cell[3]) == (1, "no")
+        return (config.objective, str(config.hyperparameters), config.n_samples) if alike else None
+
+    runs = grouped(results, key, but=GROWTH)
+    lines = ["| test log likelihood, nats | k = 50 | k = 64 | published, k = 64 |", "| --- | --- | --- | --- |"]
+    for name, objective, hyperparameters, published in ESTIMATORS:
+        cells = []
+        for k in (50, 64):
+            found = runs.get((objective, str(hyperparameters), k))
+            mean = statistics.mean(run.llh["test_llh"] for run in found) if found else None
+            unmeasured = "" if k % hyperparameters.get("groups", 1) else "not measured yet"
+            cells.append(f"[{mean:.2f}](../results/{found[0].folder})" if found else unmeasured)
+        lines.append("| " + " | ".join([name, *cells, published]) + " |")
+    return "\n".join(lines)
+
+
+def every_run(folders):
+    """results/README.md's list of runs as Markdown: a line for each measured run among the folders."""
+    lines = [
+        "| run | test log likelihood | Monte Carlo error | Pareto k | samples | images | active units | epochs"
+        " | hours |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, _, llh, training in (read_result(folder) for folder in sorted(folders)):
+        lines.append(
+            f"| [{name}]({name}) | {llh['test_llh']:.2f} ± {llh['standard_error']:.2f} | {llh['mc_error']:.3f}"
+            f" | {_pareto_k(llh)} | {llh['n_samples']} | {llh['n_images']} | {'+'.join(map(str, llh['active_units']))}"
+            f" | {training['epochs']:,} | {training['seconds'] / 3600:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def annealed(folders):
+    """results/README.md's table of the runs that tasks/task07.py looked at, as Markdown."""
+    runs = [Run(folder, lock=False) for folder in sorted(folders)]
+    return "\n".join([
+        "| run | test images | importance sampling | annealing | difference | images drawn | width of the bracket"
+        " | importance sampling below the upper bound |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(_annealed_row(run) for run in runs if run.annealed.exists()),
+    ])  # fmt: skip
+
+
+def _annealed_row(run):
+    test, drawn = (
+        [{column: float(value) for column, value in row.items()} for row in read_csv(path)]
+        for path in (run.annealed, run.bracket)
+    )
+
+    def mean(rows, column, less):
+        return statistics.mean(row[column] - row.get(less, 0) for row in rows)
+
+    def with_error(column, less, *errors, sign=""):  # the images' samples are independent
+        error = math.sqrt(sum(row[name] ** 2 for row in test for name in errors)) / len(test)
+        return f"{mean(test, column, less):{sign}.2f} ± {error:.2f}"
+
+    name = f"{run.path.parent.name}/{run.path.name}"
+    cells = [
+        f"[{name}]({name})",
+        str(len(test)),
+        with_error("log_px", None, "mc_error"),
+        with_error("annealed", None, "annealed_mc_error"),
+        with_error("annealed", "log_px", "mc_error", "annealed_mc_error", sign="+"),
+        str(len(drawn)),
+        f"{mean(drawn, 'upper', 'lower'):.2f}",
+        f"{mean(drawn, 'upper', 'log_px'):.2f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _pareto_k(llh):
+    if llh.get("pareto_k") is None:
+        return ""
+    return f"{llh['pareto_k']:.2f} ({llh['pareto_k_high']:.0%})"
+
+
+def _seeds(results):
+    """What several seeds say of the same cell: a line each."""
+    lines = []
+    for (objective, layers, k, conditional), runs in sorted(grouped(results).items(), key=str):
+        if len(runs) < 2:
+            continue
+        values = [result.llh["test_llh"] for result in runs]
+        links = ", ".join(f"[{value:.2f}]({r.folder})" for value, r in zip(values, runs, strict=True))
+        model = f"`{objective}`, {layers} layer{'s' * (layers > 1)}" + f", {conditional}" * (conditional != "no")
+        lines.append(
+            f"* {len(values)} seeds of {model}, k={k}: {links}; mean {statistics.mean(values):.2f},"
+            f" standard deviation between seeds {statistics.stdev(values):.2f} nats."
+        )
+    return [*lines, ""] if lines else []

@@ -1,0 +1,73 @@
+"""Annealed importance sampling where log p(x) is known: in closed form, on a grid, or between two bounds."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from evaluation import make_true_posterior
+from evaluation.ais import make_ais, make_bracket, temperatures
+from models.iwae import IWAE
+from tests.oracles import LinearGaussian
+
+
+def small_iwae(n_latent, scale=1.6, **context):
+    """An IWAE with first weights made larger, so that its posteriors differ from its prior."""
+    tf.keras.utils.set_random_seed(5)
+    model = IWAE((8,) * len(n_latent), n_latent, 12, **context)
+    for variable in model.trainable_variables:
+        variable.assign(variable * scale if variable.shape.rank == 2 else variable)
+    return model
+
+
+def test_temperatures_go_from_0_to_1_in_small_steps_at_both_ends():
+    beta = temperatures(50)
+    steps = np.diff(beta)
+    assert beta[0] == 0 and beta[-1] == 1 and len(beta) == 51 and (steps > 0).all()
+    assert steps[0] < 0.2 * steps[25] > steps[-1]
+
+
+def test_it_is_unbiased_however_few_the_temperatures():
+    """E[w] = p(x), in closed form. With few temperatures the chains are far from every density they pass through, and
+    so a transition that does not leave its density as it is shows.
+    """
+    model = LinearGaussian(std=0.5, seed=2)
+    estimate = make_ais(model, 20, 4096, jit=False)(model.x[:8], seed=1)
+    assert 0.2 < estimate.accepted < 0.99
+    off = (estimate.log_px - model.log_px[:8]) / estimate.mc_error
+    assert np.abs(off).max() < 4 and estimate.mc_error.max() < 0.15
+
+
+def test_chains_come_closer_with_more_temperatures():
+    model = LinearGaussian(std=0.3, seed=2)
+    few, many = (make_ais(model, n, 16, jit=False)(model.x[:20]).mc_error.mean() for n in (10, 100))
+    assert many < 0.5 * few
+
+
+def by_the_prior(model, x, y=None):
+    """log p(x) as the mean of p(x|z) over many samples of the prior: enough where z has few units."""
+    n = 20000
+    z = model.sample_prior(model.noise(n, len(x), [4, 2]), y)
+    return tf.reduce_logsumexp(model.log_weights(x, z, y).log_px_z, axis=0).numpy() - np.log(n)
+
+
+def test_a_bracket_holds_the_truth():
+    """Which a grid has; each bound is above or below it by the noise of its chains only."""
+    model = small_iwae((2,))
+    drawn = make_bracket(model, 100, 16)(12, seed=3)
+    truth = np.array([make_true_posterior(model)(x).log_px for x in drawn.x])
+    assert drawn.x.shape == (12, 12) and set(np.unique(drawn.x)) == {0, 1}
+    assert -0.15 < np.mean(drawn.lower - truth) < 0.1 and -0.1 < np.mean(drawn.upper - truth) < 0.15
+    assert np.abs([drawn.lower - truth, drawn.upper - truth]).max() < 0.6
+
+
+@pytest.mark.parametrize("n_latent", [(3,), (4, 3)])
+def test_estimate_and_bracket_are_given_the_labels(n_latent):
+    """In one layer and in two, with a prior that is learned for each label; 23 images are not a whole batch."""
+    model = small_iwae(n_latent, n_context=4, learned_prior=True)
+    y = np.eye(4, dtype=np.float32)[np.arange(23) % 4]
+    drawn = make_bracket(model, 100, 16, jit=False)(23, y, seed=3)
+    truth, other = by_the_prior(model, drawn.x, y), by_the_prior(model, drawn.x, np.roll(y, 1, axis=1))
+    assert np.mean(np.abs(other - truth)) > 0.3  # so the labels matter here
+    assert -0.2 < np.mean(drawn.lower - truth) < 0.1 and -0.1 < np.mean(drawn.upper - truth) < 0.2
+    estimate = make_ais(model, 100, 16, jit=False)(drawn.x, y, seed=2)
+    assert len(estimate.log_px) == 23 and np.mean(np.abs(estimate.log_px - truth)) < 0.2

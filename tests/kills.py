@@ -44,9 +44,9 @@ class Mismatch(Exception):
     """A run that was killed ended otherwise than the one left in peace; the message says where."""
 
 
-def small_mnist(name, data_dir=None):
-    """The first images of MNIST, as a data set of its own."""
-    whole = load(name, data_dir)
+def small_mnist(*args):
+    """The first images of MNIST, as a data set of its own. args: as data.load's."""
+    whole = load(*args)
     parts = {f"train_{part}": getattr(whole, f"train_{part}")[:IMAGES] for part in ("images", "labels")}
     parts |= {f"test_{part}": getattr(whole, f"test_{part}")[:IMAGES] for part in ("images", "labels")}
     return whole._replace(**parts, entry=whole.entry._replace(n_train=IMAGES, n_test=IMAGES))

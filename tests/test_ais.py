@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from evaluation import make_true_posterior
+from evaluation import ais, make_true_posterior
 from evaluation.ais import make_ais, make_bracket, temperatures
 from models.iwae import IWAE
 from tests.oracles import LinearGaussian
@@ -62,6 +62,14 @@ def test_a_bracket_holds_the_truth():
     assert drawn.x.shape == (12, 12) and set(np.unique(drawn.x)) == {0, 1}
     assert -0.15 < np.mean(drawn.lower - truth) < 0.1 and -0.1 < np.mean(drawn.upper - truth) < 0.15
     assert np.abs([drawn.lower - truth, drawn.upper - truth]).max() < 0.6
+
+
+def test_weights_are_averaged_from_below_and_their_inverses_from_above(monkeypatch):
+    """log E[w] of the chains from the prior, -log E[1/w] of those from the z that an image was drawn from."""
+    log_w = np.log([[2.0] * ais.BATCH, [6.0] * ais.BATCH])  # of two chains
+    monkeypatch.setattr(ais, "_make_anneal", lambda *_: lambda x, y, seed, start=None: (log_w, 1.0))
+    drawn = make_bracket(small_iwae((2,)), n_chains=2)(3)
+    np.testing.assert_allclose(np.exp([drawn.lower, drawn.upper]), [[4.0] * 3, [3.0] * 3])
 
 
 @pytest.mark.parametrize("n_latent", [(3,), (4, 3)])

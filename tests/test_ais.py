@@ -1,10 +1,10 @@
-"""Annealed importance sampling where log p(x) is known: in closed form, on a grid, or between two bounds."""
+"""Annealed importance sampling where log p(x) is known, in closed form or by many samples of the prior."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from evaluation import ais, make_true_posterior
+from evaluation import ais
 from evaluation.ais import make_ais, make_bracket, temperatures
 from models.iwae import IWAE
 from tests.oracles import LinearGaussian
@@ -35,7 +35,7 @@ def test_it_is_unbiased_however_few_the_temperatures():
     so a transition that does not leave its density as it is shows.
     """
     model = LinearGaussian(std=0.5, seed=2)
-    estimate = make_ais(model, 20, 4096, jit=False)(model.x[:8], seed=1)
+    estimate = make_ais(model, 20, 4096)(model.x[:8], seed=1)
     assert 0.2 < estimate.accepted < 0.99
     off = (estimate.log_px - model.log_px[:8]) / estimate.mc_error
     assert np.abs(off).max() < 4 and estimate.mc_error.max() < 0.15
@@ -54,16 +54,6 @@ def by_the_prior(model, x, y=None):
     return tf.reduce_logsumexp(model.log_weights(x, z, y).log_px_z, axis=0).numpy() - np.log(n)
 
 
-def test_a_bracket_holds_the_truth():
-    """Which a grid has; each bound is above or below it by the noise of its chains only."""
-    model = small_iwae((2,))
-    drawn = make_bracket(model, 100, 16)(12, seed=3)
-    truth = np.array([make_true_posterior(model)(x).log_px for x in drawn.x])
-    assert drawn.x.shape == (12, 12) and set(np.unique(drawn.x)) == {0, 1}
-    assert -0.15 < np.mean(drawn.lower - truth) < 0.1 and -0.1 < np.mean(drawn.upper - truth) < 0.15
-    assert np.abs([drawn.lower - truth, drawn.upper - truth]).max() < 0.6
-
-
 def test_weights_are_averaged_from_below_and_their_inverses_from_above(monkeypatch):
     """log E[w] of the chains from the prior, -log E[1/w] of those from the z that an image was drawn from."""
     log_w = np.log([[2.0] * ais.BATCH, [6.0] * ais.BATCH])  # of two chains
@@ -77,9 +67,10 @@ def test_estimate_and_bracket_are_given_the_labels(n_latent):
     """In one layer and in two, with a prior that is learned for each label; 23 images are not a whole batch."""
     model = small_iwae(n_latent, n_context=4, learned_prior=True)
     y = np.eye(4, dtype=np.float32)[np.arange(23) % 4]
-    drawn = make_bracket(model, 100, 16, jit=False)(23, y, seed=3)
+    drawn = make_bracket(model, 60, 16, jit=False)(23, y, seed=3)
+    assert drawn.x.shape == (23, 12) and set(np.unique(drawn.x)) == {0, 1}
     truth, other = by_the_prior(model, drawn.x, y), by_the_prior(model, drawn.x, np.roll(y, 1, axis=1))
     assert np.mean(np.abs(other - truth)) > 0.3  # so the labels matter here
     assert -0.2 < np.mean(drawn.lower - truth) < 0.1 and -0.1 < np.mean(drawn.upper - truth) < 0.2
-    estimate = make_ais(model, 100, 16, jit=False)(drawn.x, y, seed=2)
+    estimate = make_ais(model, 60, 16, jit=False)(drawn.x, y, seed=2)
     assert len(estimate.log_px) == 23 and np.mean(np.abs(estimate.log_px - truth)) < 0.2

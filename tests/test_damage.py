@@ -1,5 +1,6 @@
 """Damaged and hand-edited files, a full disk, a reader that goes away, a poor terminal: a line each, nothing lost."""
 
+import errno
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import tensorflow as tf
 import data.mnist
 import data.published
 from evaluation import likelihood
-from experiment import session
+from experiment import run_folder, session
 from models.iwae import IWAE
 from tests.test_command_line import TINY, go_on_line, in_process, weights_in
 from utils import save_weights
@@ -203,6 +204,18 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(where, copied, monkeyp
     assert not list(copied.rglob(".writing-*"))
     flag = "--eval_only" if where == "test_llh.json" else "--resume"
     assert go_on_line(err)[1:] == [flag, "--run_dir", str(copied)]
+
+
+@pytest.mark.parametrize("mode", ["--resume", "--eval_only"])
+def test_a_folder_that_became_read_only_is_one_line_before_the_work(mode, copied, no_work, monkeypatch, capfd):
+    def read_only(path, mode):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(run_folder, "open", read_only, raising=False)
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    assert in_process(mode, "--run_dir", copied) == 2
+    one_line(capfd, f"--run_dir: {copied} cannot be written (Read-only file system)")
+    assert before == {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
 
 
 def test_weights_are_not_begun_where_the_disk_has_no_room_for_them(tmp_path, monkeypatch):

@@ -134,6 +134,7 @@ WRONG = [
     ("--resume --start_from {tmp} --run_dir {tmp}", "--start_from: for a new run only"),
     ("--resume --run_dir {tmp}/file", "--run_dir: {tmp}/file/config.json cannot be read (NotADirectoryError"),
     ("--run_dir {tmp}/file", "--run_dir: {tmp}/file cannot be written (File exists)"),
+    ("--run_dir /sys/run", "--run_dir: /sys/run cannot be written ("),  # a file system that is not for writing
     ("--run_dir {tmp}/file/below", "--run_dir: {tmp}/file/below cannot be written (Not a directory)"),
 ]
 

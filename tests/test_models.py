@@ -171,6 +171,10 @@ def test_conditional_model_is_given_the_label_everywhere(learned_prior, binary_i
     assert np.allclose(output.log_pz, standard.log_prob(z), rtol=1e-3) != learned_prior
     other = model(binary_images, noise, np.roll(y, 1, axis=0))
     assert not np.allclose(output.log_px_z, other.log_px_z)
+    drawn = prior.distribution.loc + prior.distribution.scale * noise[0]
+    np.testing.assert_allclose(model.sample_prior(noise, y)[0], drawn, rtol=1e-5)
+    np.testing.assert_allclose(model.mean_image(z, y), p_x.mean(), rtol=1e-5)
+    np.testing.assert_allclose(model.decode(noise, y), model.mean_image(drawn, y)[0], rtol=1e-5)
 
 
 def test_a_learned_prior_needs_something_to_learn_from():

@@ -72,6 +72,43 @@ def test_microbatches_add_up_to_the_batch(digits, monkeypatch, objective):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+def test_every_draw_of_a_run_has_a_seed_of_its_own(digits, monkeypatch):
+    """Over steps, epochs, microbatches and seeds of the run; binarisation, noise and resampling."""
+    monkeypatch.setattr(steps, "ROWS_IN_CACHE", 30)  # two microbatches
+
+    def seeds(run_seed):
+        drawn = []
+
+        def noted(*args):
+            keep = tf.numpy_function(lambda s: (drawn.append(tuple(s)), s)[1], [stateless_seed(*args)], tf.int32)
+            return tf.ensure_shape(keep, [2])
+
+        monkeypatch.setattr(steps, "stateless_seed", noted)
+        config = dataclasses.replace(TINY, jit="off", backward_samples=2, seed=run_seed).resolved()
+        model = build_model(config, digits.pixel_means)
+        run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_epoch=20)
+        data = tf.constant(digits.train_images), tf.zeros([400, 0]), tf.range(400)
+        for first in (0, 20):
+            run(*data, tf.constant(first), tf.constant(first + 2))
+        return drawn
+
+    a, b = seeds(5), seeds(6)
+    assert len(a) == len(b) == 4 * (1 + 2 * 2) == len({*a, *b}) / 2
+
+
+def test_samples_are_resampled_by_the_weights_that_are_followed(digits, monkeypatch):
+    """Those with beta."""
+    config = dataclasses.replace(TINY, jit="off", backward_samples=2).resolved()
+    model = build_model(config, digits.pixel_means)
+    x, y = binarise(tf.constant(digits.train_images[:20]), tf.constant([1, 2]), "philox"), tf.zeros([20, 0])
+    noise, given = model.noise(3, 20, [3, 4]), []
+    monkeypatch.setattr(model, "noise", lambda *_: noise)
+    monkeypatch.setattr(steps, "resample", lambda log_w, u, n: (given.append(log_w), resample(log_w, u, n))[1])
+    make_gradients(config, model)(x, y, tf.constant(0), 0.25)
+    np.testing.assert_allclose(given[0], model(x, noise).log_w(0.25), rtol=1e-6)
+    assert not np.allclose(given[0], model(x, noise).log_w())
+
+
 def test_systematic_resampling_draws_each_sample_in_proportion_to_its_weight():
     log_w = tf.constant(np.random.default_rng(0).normal(0, 2, (6, 3)), tf.float32)
     expected = 4 * tf.nn.softmax(log_w, axis=0).numpy()

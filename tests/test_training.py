@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from evaluation import make_bounds
 from experiment.run_folder import Run
 from experiment.session import build_model
 from experiment.settings import Config
+from models.random import Stream, stateless_seed
 from training import loop
 from training.checkpoints import CheckpointError, Checkpoints
 from training.loop import Interrupted, TrainingDiverged, train
 from training.schedule import make_optimizer
 from training.steps import make_steps
 
-TINY = Config(n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=3, learning_rate=1e-3, seed=5)
+TINY = Config(
+    n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=3, learning_rate=1e-3, seed=5, jit="off"
+)
 
 
 def run_training(folder, digits, config=TINY, resume=False):
@@ -64,10 +68,11 @@ def test_training_raises_the_bounds(uninterrupted):
     assert float(rows[-1][bound]) > float(rows[1][bound]) + 2
 
 
-FAST = dict(optimizer="soap", schedule="cosine", lr_warmup=0.5, grow_samples=0.4)
+COMPILED = dict(jit="on", optimizer="soap", schedule="cosine", lr_warmup=0.5)
+CHANGES = {"paper": {}, "averaged": {"ema": 0.9}, "growing k": {"grow_samples": 0.4}, "soap, compiled": COMPILED}
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, FAST], ids=["paper", "averaged", "soap, growing k"])
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_stopped_by_a_signal_and_resumed_ends_the_same(tmp_path, digits, uninterrupted, monkeypatch, changes):
     config = dataclasses.replace(TINY, **changes)
     expected = uninterrupted if not changes else run_training(tmp_path / "whole", digits, config)
@@ -84,6 +89,53 @@ def test_stopped_by_a_signal_and_resumed_ends_the_same(tmp_path, digits, uninter
         run_training(tmp_path / "run", digits, config)
     monkeypatch.setattr(loop._Training, "_report", report)
     assert same(run_training(tmp_path / "run", digits, config, resume=True), expected)
+
+
+def test_the_averaged_weights_are_monitored_and_tested_and_leave_training_alone(tmp_path, digits, uninterrupted):
+    averaged, _ = run_training(tmp_path, digits, dataclasses.replace(TINY, ema=0.9))
+    model = build_model(TINY.resolved(), digits.pixel_means)
+    model.load_weights(Run(tmp_path, lock=False).weights_after(3))  # as they were while the last epoch was monitored
+    for weights, kept, plain in zip(averaged, model.trainable_variables, uninterrupted[0], strict=True):
+        np.testing.assert_array_equal(weights, kept)
+        assert not np.array_equal(weights, plain)
+    saved = tf.train.load_checkpoint(str(tmp_path / "checkpoints" / "ckpt-60"))
+    for i, plain in enumerate(uninterrupted[0]):  # averaging changes nothing in the weights that are trained
+        stored = saved.get_tensor(f"optimizer/_trainable_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE")
+        np.testing.assert_allclose(stored, plain, atol=1e-6)
+
+
+def test_test_images_are_monitored_with_their_own_labels(tmp_path, digits):
+    config = dataclasses.replace(TINY, epochs=1, conditional="learned_prior").resolved()
+    run, model = Run(tmp_path), build_model(config, digits.pixel_means)
+    train(config, run, digits, model)
+    (*_, row) = csv.DictReader(run.metrics.read_text().splitlines())
+    seed, x = stateless_seed(5, Stream.MONITOR, 0), digits.binarised_test_images()
+    bounds = make_bounds(model, 3, jit=False)(x, digits.context("test", True), seed)
+    assert float(row["test_iwae_elbo"]) == pytest.approx(bounds["iwae_elbo"], abs=1e-3)
+
+
+def test_every_epoch_and_seed_has_an_order_of_its_own(tmp_path, digits, monkeypatch):
+    orders = set()
+
+    def make_steps_and_note(config, *args):
+        run = make_steps(config, *args)
+        return lambda *data: (orders.add(tuple(data[2].numpy())), run(*data))[1]
+
+    monkeypatch.setattr(loop, "make_steps", make_steps_and_note)
+    for seed in (5, 6):
+        run_training(tmp_path / str(seed), digits, dataclasses.replace(TINY, epochs=2, seed=seed))
+    assert len(orders) == 4 and all(sorted(order) == list(range(400)) for order in orders)
+
+
+def test_checkpoints_are_newest_by_number_and_never_of_weights_that_are_not_finite(tmp_path, digits):
+    config = TINY.resolved()
+    model = build_model(config, digits.pixel_means)
+    checkpoints = Checkpoints(tmp_path, "", "", model, make_optimizer(config, 20, model))
+    model.trainable_variables[1].assign(model.trainable_variables[1] * np.nan)
+    assert not checkpoints.save() and checkpoints.newest() is None
+    for step in (9, 10):
+        (tmp_path / f"ckpt-{step}.index").touch()
+    assert checkpoints.newest() == str(tmp_path / "ckpt-10")
 
 
 def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted):
@@ -152,11 +204,12 @@ def test_samples_grow_from_the_first_ones(tmp_path, digits, monkeypatch):
 
 def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):
     """It ends as if it had been trained by itself, bit for bit, what was logged included."""
-    config = dataclasses.replace(TINY, n_samples=5, objective="vae_elbo", epochs=2, grow_samples=0.5, ema=0.9)
-    run_training(tmp_path / "other", digits, dataclasses.replace(config, n_samples=3, objective="iwae_elbo"))
+    config = dataclasses.replace(TINY, n_samples=5, epochs=2, grow_samples=0.5, ema=0.9)
+    run_training(tmp_path / "other", digits, dataclasses.replace(config, n_samples=3))
     expected = run_training(tmp_path / "whole", digits, config)
     started = dataclasses.replace(config, start_from=str(tmp_path / "other"))
     assert same(run_training(tmp_path / "started", digits, started), expected)
+    assert same(run_training(tmp_path / "started", digits, config, resume=True), expected)  # with settings of its own
     assert (tmp_path / "started/arrays/prior_0000.npz").exists()
 
 

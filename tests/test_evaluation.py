@@ -53,6 +53,25 @@ def test_the_largest_weights_are_kept_in_order_whatever_the_chunks(monkeypatch):
     np.testing.assert_array_equal(np.concatenate(kept), all_of_them[:21].T)
 
 
+def test_batches_have_their_own_rows():
+    x, y = np.arange(250.0)[:, np.newaxis], np.arange(250.0)[:, np.newaxis] + 1000
+    found = [(a[:n, 0], b[:n, 0]) for _, a, b, n in likelihood.batches(x, y)]
+    assert [len(a) for a, _ in found] == [100, 100, 50]
+    np.testing.assert_array_equal(np.concatenate([a for a, _ in found]), x[:, 0])
+    np.testing.assert_array_equal(np.concatenate([b for _, b in found]), y[:, 0])
+
+
+def test_every_batch_and_every_chunk_has_noise_of_its_own(binary_images):
+    """Seen on one image over and over."""
+    model, x = IWAE((4,), (2,), 784), np.repeat(binary_images[:1], 200, axis=0)
+    log_px = make_log_likelihood(model, 20, jit=False)(x)[1].log_px
+    assert not np.isin(log_px[:100], log_px[100:]).any()
+    longer = make_log_likelihood(model, 200, jit=False)(x[:100])[0]
+    assert longer.mc_error > 0 and not np.isin(longer.test_llh, log_px[:100].mean())
+    of_one, of_two = (make_bounds(model, 3, jit=False)(x[:n], None, tf.constant([1, 2])) for n in (100, 200))
+    assert of_one["vae_elbo"] != of_two["vae_elbo"]
+
+
 def test_images_that_are_not_binary_are_refused(binary_images):
     estimate = make_log_likelihood(IWAE((4,), (2,), 784), 2, jit=False)
     for x in (255 * binary_images, 0.3 * binary_images, np.full_like(binary_images, np.nan)):

@@ -1,0 +1,68 @@
+"""A session: the images, labels and weights that its settings mean, and what its folder and the tables make of it."""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from experiment import cells, session
+from experiment.run_folder import Run
+from experiment.session import Session, build_model
+from experiment.settings import Config
+from utils import evenly_spaced
+
+SMALL = Config(n_hidden=(6,), n_latent=(3,), epochs=1, jit="off", conditional="learned_prior")
+
+
+def test_it_measures_the_test_images_or_those_held_out_with_their_own_labels(few_digits, digits):
+    one = Session(SMALL.resolved(), Run(few_digits / "a"))
+    x, y = one.test_data()
+    np.testing.assert_array_equal(x, digits.binarised_test_images())
+    np.testing.assert_array_equal(y.argmax(axis=1), digits.test_labels)
+    held_out = Session(dataclasses.replace(SMALL, held_out=150).resolved(), Run(few_digits / "b"))
+    np.testing.assert_array_equal(held_out.dataset.train_images, digits.train_images[:250])
+    np.testing.assert_array_equal(held_out.dataset.test_images, digits.train_images[250:])
+    np.testing.assert_array_equal(held_out.test_data()[1].argmax(axis=1), digits.train_labels[250:])
+
+
+def test_the_seed_decides_the_first_weights(digits):
+    a, b, again = (
+        build_model(dataclasses.replace(SMALL, seed=s).resolved(), digits.pixel_means).get_weights() for s in (1, 2, 1)
+    )
+    assert not np.array_equal(a[0], b[0]) and all(map(np.array_equal, a, again))
+
+
+def test_points_of_pictures_have_their_images_labels(few_digits, digits, monkeypatch):
+    monkeypatch.setattr(session, "PCA_IMAGES", 40)
+    one = Session(SMALL.resolved(), Run(few_digits / "a"))
+    one.model.save_weights(one.run.weights_after(0))
+    one.draw_posterior_means(n_images=40)
+    one._draw_means_while_training()
+    labels = evenly_spaced(digits.test_labels, 40)
+    assert not np.array_equal(labels, digits.test_labels[:40])
+    for name in ("posterior_means", "q_means_0000"):
+        with np.load(one.run.arrays / f"{name}.npz") as arrays:
+            np.testing.assert_array_equal(arrays["labels"], labels)
+
+
+def test_a_run_clears_away_its_own_leftovers_only(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".writing-x").touch()
+    Run(tmp_path / "a")
+    assert not (tmp_path / "a/.writing-x").exists() and (tmp_path / "b/.writing-x").exists()
+
+
+def test_only_full_measurements_on_the_test_images_fill_the_tables(tmp_path):
+    folders = []
+    for name, held_out, n_samples, n_images in (
+        ("full", 0, 5000, 10000), ("short", 0, 5000, 1000), ("rough", 0, 500, 10000), ("held_out", 10000, 5000, 10000),
+    ):  # fmt: skip
+        run = Run(tmp_path / "fast" / name)
+        run.begin(Config(held_out=held_out).resolved())
+        size = {"n_samples": n_samples, "n_images": n_images}
+        record = {"test_llh": -80.0, "standard_error": 0.2, "mc_error": 0.1, "active_units": [9], **size}
+        run.test_llh.write_text(json.dumps(record))
+        run.training.write_text(json.dumps({"epochs": 1, "seconds": 1}))
+        folders.append(run.path)
+    assert [result.folder for result in cells.finished(folders)] == ["fast/full"]

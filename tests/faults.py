@@ -88,13 +88,15 @@ def verdict(folder, fault, output):
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--only", default="", help="faults with this in their file or description")
+    parser.add_argument("--begin_at", default="", help="the first fault with this in its description, and those after")
     options = parser.parse_args()
     import matplotlib.pyplot  # noqa: F401  # imported once, for all the forked processes
     import sklearn.decomposition  # noqa: F401
     import tensorflow_datasets  # noqa: F401
     import tensorflow_probability  # noqa: F401
 
-    chosen = [fault for fault in FAULTS if options.only in f"{fault.file} {fault.what}"]
+    first = next((i for i, fault in enumerate(FAULTS) if options.begin_at in fault.what), 0)
+    chosen = [fault for fault in FAULTS[first:] if options.only in f"{fault.file} {fault.what}"]
     survivors = 0
     print("| fault | file | caught by |\n| --- | --- | --- |", flush=True)
     with tempfile.TemporaryDirectory() as temporary:

@@ -150,7 +150,7 @@ TRAINING = [
           "tf.cast(i + 1, tf.float32) / warmup_steps) * 0.5", "steps::beta_warms_up_linearly_and_ends_at_one"),
     fault("the step whose value is not finite counts as taken", "training/steps.py",
           "tf.where(tf.math.is_finite(value), i + 1, i)", "i + 1",
-          "training::divergence_stops_with_step_value_and_checkpoint"),
+          "steps::a_step_whose_value_is_not_finite_is_not_counted_as_taken"),
     fault("the averaged weights are not put in at the end", "training/loop.py", "        if self.config.ema:\n",
           "        if False:\n",
           "training::the_averaged_weights_are_monitored_and_tested_and_leave_training_alone"),

@@ -50,6 +50,16 @@ def test_one_step_is_adam_on_the_right_images(digits, conditional):
         np.testing.assert_allclose(variable, expected, atol=2e-6)
 
 
+def test_a_step_whose_value_is_not_finite_is_not_counted_as_taken(digits):
+    config = dataclasses.replace(TINY, jit="off").resolved()
+    model = build_model(config, digits.pixel_means)
+    model.trainable_variables[0].assign(model.trainable_variables[0] * np.nan)
+    run = make_steps(config, model, make_optimizer(config, 20, model), steps_per_epoch=20)
+    data = tf.constant(digits.train_images), tf.zeros([400, 0]), tf.range(400)
+    stopped, _, value = run(*data, tf.constant(7), tf.constant(8))
+    assert int(stopped) == 7 and np.isnan(value)
+
+
 def test_batches_larger_than_the_cache_go_by_in_microbatches():
     sizes = {(20, 50): 1, (100, 50): 5, (100, 5): 1, (20, 512): 20, (97, 50): 97, (1, 5000): 1}
     for (batch, k), expected in sizes.items():

@@ -138,10 +138,13 @@ def test_checkpoints_are_newest_by_number_and_never_of_weights_that_are_not_fini
     assert checkpoints.newest() == str(tmp_path / "ckpt-10")
 
 
-def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted):
+def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted, monkeypatch):
     """A process killed after it logged an epoch, and before its next checkpoint, leaves such a row."""
     folder = tmp_path / "run"
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
+    monkeypatch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)
     run_training(folder, digits)
+    assert (folder / "checkpoints" / "ckpt-59.index").exists()
     for path in (folder / "checkpoints").glob("ckpt-60.*"):
         path.unlink()
     *rows, last = (folder / "metrics.csv").read_text().splitlines()
@@ -159,14 +162,14 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, digits, u
     assert "ckpt-60 is not used: it is damaged" in capsys.readouterr().err
 
 
-def test_flipped_byte_in_a_checkpoint_is_found(tmp_path, digits, capsys):
+def test_flipped_byte_in_a_checkpoint_is_found(tmp_path, digits, uninterrupted, capsys):
     folder = tmp_path / "run"
     run_training(folder, digits)
     (newest,) = (folder / "checkpoints").glob("ckpt-60.data*")
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 0xFF
     newest.write_bytes(content)
-    run_training(folder, digits, resume=True)
+    assert same(run_training(folder, digits, resume=True), uninterrupted)  # nothing of it is left in the run
     assert "ckpt-60 is not used: it is damaged" in capsys.readouterr().err
 
 
@@ -209,7 +212,9 @@ def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):
     expected = run_training(tmp_path / "whole", digits, config)
     started = dataclasses.replace(config, start_from=str(tmp_path / "other"))
     assert same(run_training(tmp_path / "started", digits, started), expected)
-    assert same(run_training(tmp_path / "started", digits, config, resume=True), expected)  # with settings of its own
+    first, last = (tf.train.load_checkpoint(str(tmp_path / f"started/checkpoints/ckpt-{step}")) for step in (20, 40))
+    settings = "settings/.ATTRIBUTES/VARIABLE_VALUE"  # both have those of this run
+    assert first.get_tensor(settings) == last.get_tensor(settings) == started.resolved().fingerprint().encode()
     assert (tmp_path / "started/arrays/prior_0000.npz").exists()
 
 

@@ -182,6 +182,8 @@ def second_opinion(test, drawn, path):
     right.set(xlabel="image, by the width of its bracket", ylabel="log p(x) less the upper bound, nats",
               title=f"{len(drawn)} images drawn from the model")  # fmt: skip
     for axis in (left, right):
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + 0.3 * (high - low))  # room for the legend above the points
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=9, framealpha=0.9)
+        axis.legend(fontsize=9, loc="upper left")
     save(figure, path)

@@ -48,7 +48,7 @@ WRONG = [
     ("--beta_warmup inf", "--beta_warmup: inf is not allowed; at least 0"),
     ("--beta_warmup 3 --epochs 3", "--beta_warmup: 3.0 is not allowed; less than the 3 epochs"),
     ("--dataset cifar10", "--dataset: cifar10 is not allowed; one of mnist"),
-    ("--preset slow", "--preset: slow is not allowed; one of paper, fast, quick"),
+    ("--preset slow", "--preset: slow is not allowed; one of paper, fast, long, quick"),
     ("--gpu x", "argument --gpu: x is not allowed; a GPU's number, several such as 0,1, or -1"),
     ("--gpu 0,,1", "argument --gpu: 0,,1 is not allowed; a GPU's number, several"),
     ("--gpu 1,1 --strategy mirrored", "--gpu: 1,1 is not allowed; different numbers from 0, or -1 alone"),
@@ -249,7 +249,7 @@ def test_settings_counted_in_epochs_keep_their_share_of_the_run(task):
 @pytest.mark.parametrize(
     ("preset", "given", "said"),
     [
-        ("fastest", {}, "--preset: fastest is not allowed; one of paper, fast, quick"),
+        ("fastest", {}, "--preset: fastest is not allowed; one of paper, fast, long, quick"),
         ("fast", {"epochs": -1}, "--epochs: -1 does not go with --preset fast; --preset paper is"),
         ("quick", {"epochs": -1}, "--epochs: -1 does not go with --preset quick"),
         ("fast", {"optimizer": "adam"}, "--optimizer: adam needs --learning_rate beside it"),

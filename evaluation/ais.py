@@ -114,8 +114,9 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
 
     @tf.function(jit_compile=jit)
     def run(x, y, seed, z, beta, step_sizes, rate):
-        """Chains from z through beta [T + 1], with `step_sizes` [T, batch], each times what the steps before it made
-        of it at a learning rate of `rate`. Returns (log w, step sizes used [T, batch], mean acceptance [batch]).
+        """Chains from z through the temperatures beta [T + 1], with the step sizes step_sizes [T, batch] times a factor.
+        The factor begins at 1, grows where more than ACCEPTED of an image's proposals are accepted, and falls where
+        fewer are; `rate` says how fast, 0 not at all. Returns (log w, step sizes used [T, batch], mean share accepted).
         """
 
         def log_px_z(*z):

@@ -114,9 +114,10 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
 
     @tf.function(jit_compile=jit)
     def run(x, y, seed, z, beta, step_sizes, rate):
-        """Chains from z through the temperatures beta [T + 1], with the step sizes step_sizes [T, batch] times a factor.
-        The factor begins at 1, grows where more than ACCEPTED of an image's proposals are accepted, and falls where
-        fewer are; `rate` says how fast, 0 not at all. Returns (log w, step sizes used [T, batch], mean share accepted).
+        """Chains from z through the temperatures beta [T + 1], with the step sizes step_sizes [T, batch] times a
+        factor. The factor begins at 1, grows where more than ACCEPTED of an image's proposals are accepted, and falls
+        where fewer are; `rate` says how fast, 0 not at all. Returns (log w, step sizes used [T, batch], mean share
+        accepted [batch]).
         """
 
         def log_px_z(*z):

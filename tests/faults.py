@@ -33,7 +33,7 @@ def copy_of_the_project(folder):
 
 
 def node_ids(tests):
-    """ "steps::beta_warms_up" -> tests/test_steps.py::test_beta_warms_up."""
+    """From steps::beta_warms_up to tests/test_steps.py::test_beta_warms_up, of each."""
     for test in tests:
         file, _, name = test.partition("::")
         yield f"tests/test_{file}.py" + f"::test_{name}" * bool(name)

@@ -18,7 +18,6 @@ from experiment.cells import (
     cell_of,
     configs_of_cells,
     finished,
-    follows,
     grouped,
     means,
     measured_folders,
@@ -65,8 +64,13 @@ def _measured(result):
     return f"{llh['test_llh']:.2f} | {'+'.join(map(str, llh['active_units']))}" if llh else "not measured yet |"
 
 
-def variations_table(results):
-    """Markdown: cells trained with the fast preset but for some settings, beside those trained with it as it is."""
+def variations():
+    """The cells trained with other settings than the fast preset's before it had its own, kept without weights."""
+    return [read_result(folder) for folder in sorted((run_folder.RESULTS / "recipe" / "cells").glob("*"))]
+
+
+def variations_table(variations, results):
+    """Markdown: cells trained with other settings, beside those trained with the fast preset."""
     shown = {cell: runs[0] for cell, runs in grouped(results, presets=("fast",)).items()}
     lines = [
         "Cells trained on all training images with settings of `--preset fast` changed (the run's name has them)",
@@ -75,11 +79,9 @@ def variations_table(results):
         "| run | test log likelihood | active units | with the preset | active units |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for result in results:
-        cell = cell_of(result.config)
-        if cell and result.folder.startswith("fast/") and not follows(result.config, "fast"):
-            measured = [_measured(run) for run in (result, shown.get(cell))]
-            lines.append(f"| [{result.folder}](../{result.folder}) | {' | '.join(measured)} |")
+    for result in variations:
+        measured = [_measured(run) for run in (result, shown.get(cell_of(result.config)))]
+        lines.append(f"| [{result.folder.split('/')[1]}]({result.folder}) | {' | '.join(measured)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -125,7 +127,7 @@ def work(settings, sessions, measure, commands=False):
     comparison(SECTIONS, KS, sources, folder / "comparison.png")
     if runs := recipe_runs():
         with whole_file(folder / "recipe" / "comparisons.md") as temporary:
-            temporary.write_text(recipe_table(runs) + "\n" + variations_table(results))
+            temporary.write_text(recipe_table(runs) + "\n" + variations_table(variations(), results))
         curves = {k: {} for k in sorted({result.config.n_samples for _, result in runs})}
         for path in sorted(folder.glob("recipe/*/metrics.csv")):
             curves[load_config(path.parent).n_samples][path.parent.name] = path

@@ -1,0 +1,83 @@
+"""Faults that a mutation tool finds: operators, numbers and conditions changed by cosmic-ray, at places drawn by lot."""
+
+import difflib
+import itertools
+import random
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.operators.provider import OperatorProvider
+
+from tests.planted import Fault
+
+# Of cosmic-ray's replacements those that leave a program running: `a << b` for `a / b` says nothing about a test.
+OPERATORS = (
+    "ReplaceBinaryOperator_Add_Sub", "ReplaceBinaryOperator_Sub_Add", "ReplaceBinaryOperator_Mul_Div",
+    "ReplaceBinaryOperator_Div_Mul", "ReplaceBinaryOperator_FloorDiv_Mul", "ReplaceBinaryOperator_Mod_FloorDiv",
+    "ReplaceComparisonOperator_Eq_NotEq", "ReplaceComparisonOperator_NotEq_Eq", "ReplaceComparisonOperator_Lt_LtE",
+    "ReplaceComparisonOperator_LtE_Lt", "ReplaceComparisonOperator_Gt_GtE", "ReplaceComparisonOperator_GtE_Gt",
+    "ReplaceComparisonOperator_Lt_Gt", "ReplaceComparisonOperator_Gt_Lt", "ReplaceUnaryOperator_Delete_USub",
+    "ReplaceUnaryOperator_Delete_Not", "AddNot", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr",
+    "ReplaceOrWithAnd", "ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "ExceptionReplacer", "NumberReplacer",
+    "RemoveDecorator", "ZeroIterationForLoop",
+)  # fmt: skip
+
+# The files that compute a number, a picture or what is saved, and the tests that must notice, the quickest first.
+GUARDS = {
+    "models/objectives.py": ("objectives", "gradients", "estimators"),
+    "models/estimators.py": ("estimators",),
+    "models/gradients.py": ("gradients", "objectives", "estimators"),
+    "models/interface.py": ("objectives", "gradients"),
+    "models/blocks.py": ("models",),
+    "models/fused.py": ("models",),
+    "models/iwae.py": ("models", "evaluation", "posteriors"),
+    "models/random.py": ("random", "models"),
+    "training/steps.py": ("steps", "training"),
+    "training/loop.py": ("training", "command_line"),
+    "training/checkpoints.py": ("training", "damage"),
+    "training/log.py": ("training", "damage"),
+    "training/schedule.py": ("steps", "training"),
+    "training/soap.py": ("soap",),
+    "training/images.py": ("own_data", "steps"),
+    "training/gradients.py": ("tasks",),
+    "evaluation/likelihood.py": ("evaluation", "monte_carlo"),
+    "evaluation/monte_carlo.py": ("monte_carlo",),
+    "evaluation/posteriors.py": ("posteriors", "evaluation"),
+    "evaluation/active_units.py": ("posteriors", "evaluation"),
+    "evaluation/ais.py": ("ais",),
+    "data/__init__.py": ("data", "session"),
+    "data/arrays.py": ("own_data", "data", "sets"),
+    "data/binarized_mnist.py": ("sets",),
+    "data/caltech101_silhouettes.py": ("sets",),
+    "data/omniglot.py": ("sets",),
+    "data/idx.py": ("data", "sets"),
+    "data/own.py": ("own_data",),
+    "data/pictures.py": ("own_data", "sets"),
+    "data/published.py": ("data", "sets"),
+    "data/mnist_sources.py": ("data",),
+    "experiment/cells.py": ("tables", "session"),
+    "experiment/run_folder.py": ("flags", "session", "damage", "command_line"),
+    "experiment/session.py": ("session", "trained", "command_line"),
+    "experiment/trained.py": ("trained",),
+    "utils.py": ("damage", "tables", "command_line"),
+}
+
+
+def places(file, text):
+    """Every (operator, occurrence) of OPERATORS in the text of a file."""
+    provider, tree = OperatorProvider(), get_ast(text)
+    for name in OPERATORS:
+        operator = provider[name]()
+        found = itertools.chain.from_iterable(operator.mutation_positions(node) for node in ast_nodes(tree))
+        yield from ((file, name, occurrence) for occurrence, _ in enumerate(found))
+
+
+def drawn_faults(root, n, seed=0):
+    """n faults, drawn with a seed among all places of the files in GUARDS."""
+    texts = {file: (root / file).read_text() for file in GUARDS}
+    everywhere = [place for file, text in texts.items() for place in places(file, text)]
+    for file, name, occurrence in sorted(random.Random(seed).sample(everywhere, n)):
+        old, new = texts[file], mutate_code(texts[file], OperatorProvider()[name](), occurrence)
+        changed = [line for line in difflib.ndiff(old.splitlines(), new.splitlines()) if line[:2] in ("- ", "+ ")]
+        said = " → ".join(f"`{line[2:].strip()}`" for line in changed).replace("|", "\\|")
+        yield Fault(f"{name}: {said}", file, old, new, GUARDS[file])

@@ -78,7 +78,7 @@ def verdict(folder, fault, output):
     said = output.read_text(errors="replace")
     if code == 0:
         return None
-    failed = re.search(r"^(?:FAILED|ERROR) tests/test_(\S+?)(?: - |$)", said, flags=re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) tests/test_(.+?)(?: - |$)", said, flags=re.MULTILINE)
     return failed[1].replace(".py::test_", "::") if failed else f"exit code {code}"  # -9: the time limit
 
 
@@ -101,8 +101,9 @@ def main():
         folder, output = pathlib.Path(temporary) / "copy", pathlib.Path(temporary) / "output"
         folder.mkdir()
         copy_of_the_project(folder)
-        if run_tests(folder, sorted({test for fault in chosen for test in fault.tests}), output):
-            raise SystemExit(f"without a fault the tests fail too:\n{output.read_text(errors='replace')[-3000:]}")
+        for test in sorted({test for fault in chosen for test in fault.tests}):
+            if run_tests(folder, [test], output):
+                raise SystemExit(f"{test} fails without a fault:\n{output.read_text(errors='replace')[-3000:]}")
         print("| fault | file | caught by |\n| --- | --- | --- |", flush=True)
         for fault in chosen:
             caught = verdict(folder, fault, output)

@@ -6,6 +6,7 @@ import http.server
 import io
 import multiprocessing
 import pickle
+import sys
 import threading
 import time
 import zipfile
@@ -13,7 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from data import DataError, load, published
+from data import DataError, load, omniglot, published
 from data import mnist as source
 from data import mnist_sources as sources
 from data.catalogue import DATASETS
@@ -214,6 +215,13 @@ def test_tfds_s_downloader_brings_the_idx_files_in_their_order(idx_folder, mnist
     published.verify("mnist", source.MD5, found, "its downloads")
     with pytest.raises(DataError, match=r"127\.0\.0\.1:\d+ cannot be reached"):  # at once, now that it is closed
         sources.from_tfds("mnist")
+
+
+@pytest.mark.parametrize("fetch", [sources.from_tfds, omniglot.from_web])
+def test_a_downloader_that_cannot_be_imported_is_a_source_that_fails(fetch, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(DataError, match="cannot be imported"):
+        fetch("any")
 
 
 def test_wheel_s_file_must_have_the_known_hash(monkeypatch):

@@ -150,6 +150,13 @@ def test_images_of_0_and_1_are_binary_whatever_their_type(dtype, tmp_path):
     assert loaded.binarised("none") is loaded
 
 
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_bytes_up_to_2_are_dark_greys_and_not_bits(suffix, tmp_path):
+    path = tmp_path / f"dark.{suffix}"
+    np.savez(path, x_train=GREYS % 3) if suffix == "npz" else np.save(path, GREYS % 3)
+    np.testing.assert_array_equal(load(str(path)).train_images, (GREYS % 3).reshape(20, -1)[:18])
+
+
 def test_binarise(tmp_path):
     np.savez(tmp_path / "all.npz", x_train=np.concatenate([GREYS] * 40))
     loaded = load(str(tmp_path / "all.npz"))

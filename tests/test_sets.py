@@ -3,6 +3,7 @@
 import gzip
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 import data.catalogue
 from data import DataError, binarized_mnist, caltech101_silhouettes, fashion_mnist, load, omniglot, published
 from data.idx import idx_bytes
-from data.mnist_sources import IDX_NAMES
+from data.mnist_sources import IDX_NAMES, KERAS_NAMES
 
 MODULES = [binarized_mnist, caltech101_silhouettes, fashion_mnist, omniglot]
 
@@ -173,3 +174,31 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "binarized_mnist.npz").write_bytes(b"PK\3\4 and no more")
     with pytest.raises(DataError, match=r"binarized_mnist\.npz is damaged"):
         load("binarized_mnist", tmp_path)
+
+
+class Touches:
+    """Unpickled, it makes a file: what a file with pickled objects could do, it could do anything else too."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("read, file", [
+    (lambda path: load("mnist", path.parent), "mnist.npz"),
+    (lambda path: load("binarized_mnist", path.parent), "binarized_mnist.npz"),
+    (lambda path: load("omniglot", path.parent), "omniglot_images_background.npz"),
+    (lambda path: published.read_cache(path, "mnist", {}), "cached.npz"),
+    (lambda path: load(str(path)), "own.npz"),
+    (lambda path: load(str(path)), "own.npy"),
+])  # fmt: skip
+def test_a_file_of_pickled_objects_is_refused_and_nothing_in_it_runs(read, file, tmp_path):
+    objects = np.array([Touches(tmp_path / "it ran")], dtype=object)
+    names = [*published.PARTS, *binarized_mnist.PARTS, *KERAS_NAMES.values(), "images"]
+    for path in (tmp_path / file, tmp_path / file.replace("background", "evaluation")):
+        np.save(path, objects) if path.suffix == ".npy" else np.savez(path, **dict.fromkeys(names, objects))
+    with pytest.raises(DataError, match="Object arrays|Python objects|x_train"):
+        read(tmp_path / file)
+    assert not (tmp_path / "it ran").exists()

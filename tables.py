@@ -24,7 +24,7 @@ from experiment.cells import (
     read_result,
 )
 from experiment.commands import commands_for
-from experiment.markdown import annealed, estimators, every_run, summary, tables, with_vae_at_one
+from experiment.markdown import annealed, estimators, every_run, rewrite, summary, tables, with_vae_at_one
 from experiment.run_folder import ROOT, load_config
 from utils import whole_file
 
@@ -114,14 +114,14 @@ def work(settings, sessions, measure, commands=False):
     if measure:
         measure_again(sessions)
     results = finished()
-    _rewrite(README, results=summary(results))
-    _rewrite(
+    rewrite(README, results=summary(results))
+    rewrite(
         folder / "README.md",
         results=tables(results),
         runs=every_run(measured_folders()),
         annealed=annealed(measured_folders()),
     )
-    _rewrite(TASKS, estimators=estimators(results))
+    rewrite(TASKS, estimators=estimators(results))
     sources = {"this project": means(results), "reference": REFERENCE, "paper": PAPER}
     sources = {name: with_vae_at_one(values) for name, values in sources.items()}
     comparison(SECTIONS, KS, sources, folder / "comparison.png")
@@ -135,23 +135,6 @@ def work(settings, sessions, measure, commands=False):
     print(
         f"README.md, results/README.md, tasks/README.md and results/comparison.png are rebuilt from {len(results)} runs"
     )
-
-
-def _rewrite(page, **parts):
-    """Puts each part of a page between its marks, <!-- name --> and <!-- /name -->."""
-    text = page.read_text()
-    for name, part in parts.items():
-        before, _, rest = text.partition(f"<!-- {name} -->")
-        _, _, after = rest.partition(f"<!-- /{name} -->")
-        text = f"{before}<!-- {name} -->\n{part}\n<!-- /{name} -->{after}"
-    with whole_file(page) as temporary:
-        temporary.write_text(text)
-
-
-def part_of(page, name):
-    """What stands between the marks of a part of a page."""
-    _, _, rest = page.read_text().partition(f"<!-- {name} -->")
-    return rest.partition(f"<!-- /{name} -->")[0].strip()
 
 
 if __name__ == "__main__":

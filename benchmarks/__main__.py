@@ -1,6 +1,10 @@
-"""python -m benchmarks: measures, prints the tables, and writes benchmarks/results.json."""
+"""python -m benchmarks: measures, and rebuilds the tables of benchmarks/README.md.
+
+Each part is measured in one go, and is written to benchmarks/results.json as soon as it is.
+"""
 
 import argparse
+import json
 import os
 import pathlib
 import platform
@@ -8,37 +12,43 @@ import sys
 
 from benchmarks.estimators import measure_estimators
 from benchmarks.evaluating import measure_evaluation
+from benchmarks.hours import measure_hours
+from benchmarks.scaling import measure_scaling
 from benchmarks.tables import tables
 from benchmarks.training import measure_memory, measure_side_by_side, measure_soap, measure_start, measure_training
+from experiment.markdown import rewrite
 from experiment.run_folder import provenance
 from utils import write_json
 
 RESULTS = pathlib.Path(__file__).parent / "results.json"
+README = RESULTS.with_name("README.md")
+
+PARTS = {
+    "training": lambda options: measure_training(options.rounds, options.seconds),
+    "soap": lambda options: measure_soap(options.rounds, options.seconds),
+    "hours": lambda options: measure_hours(options.rounds, options.seconds),
+    "estimators": lambda options: measure_estimators(options.rounds, options.seconds),
+    "evaluation": lambda options: measure_evaluation(options.rounds),
+    "scaling": lambda options: measure_scaling(options.rounds, options.seconds),
+    "side_by_side": lambda options: measure_side_by_side(options.rounds, options.seconds),
+    "training_peak_gb": lambda options: measure_memory(),
+    "start": lambda options: measure_start(),
+}
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each comparison (5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long one reading takes (1)")
-    names = "training, soap, estimators, side_by_side, training_peak_gb, start or evaluation"
-    parser.add_argument("--only", metavar="PART", help=names)
+    parser.add_argument("--only", metavar="PART", choices=PARTS, help=f"one of {', '.join(PARTS)}")
     options = parser.parse_args()
-    parts = {
-        "training": lambda: measure_training(options.rounds, options.seconds),
-        "soap": lambda: measure_soap(options.rounds, options.seconds),
-        "estimators": lambda: measure_estimators(options.rounds, options.seconds),
-        "side_by_side": lambda: measure_side_by_side(options.rounds, options.seconds),
-        "training_peak_gb": measure_memory,
-        "start": measure_start,
-        "evaluation": lambda: measure_evaluation(options.rounds),
-    }
-    results = {"machine": _machine(), **provenance()}
-    for name, measure in parts.items():
-        if options.only in (None, name):
-            results[name] = measure()
-    print(tables(results))
-    if options.only is None:
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in [options.only] if options.only else PARTS:
+        measured = PARTS[name](options)
+        results[name] = {"machine": _machine(), **provenance(), "measured": measured}
+        print(tables({name: results[name]}))
         write_json(RESULTS, results)
+        rewrite(README, benchmarks=tables(results))
 
 
 def _machine():

@@ -1,18 +1,28 @@
-"""python -m benchmarks.scaling: what sharing a batch costs, on logical devices of this machine's CPU.
+"""What sharing a batch costs: replicas on logical devices of this machine's CPU.
 
 They share its cores, so nothing gets faster: time over that of one device is what the shares, the sum over the replicas
-and the update in every replica add. Interleaved readings; medians of each round's ratio.
+and the update in every replica add. It has a process of its own, because logical devices are there from its start.
 """
 
 import contextlib
+import json
 import statistics
+import subprocess
+import sys
 import time
 
 import numpy as np
 
+from benchmarks.training import ROOT, say
+
 REPLICAS = (0, 1, 2, 4)  # 0: without a strategy
-CONFIGS = ((5, "adam"), (50, "adam"), (5, "soap"))  # k, optimiser; 1 layer, batch 100
-ROUNDS, SECONDS = 5, 2.0
+CONFIGS = ((5, "adam"), (50, "adam"), (5, "soap"))  # k, optimizer; 1 layer, batch 100
+
+
+def measure_scaling(rounds, seconds):
+    """[{n_samples, optimizer, ms: [of one device], ratios: {replicas: [time over that of one device]}}]."""
+    command = [sys.executable, "-m", "benchmarks.scaling", str(rounds), str(seconds)]
+    return json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def make_run(images, n_replicas, k, optimizer):
@@ -42,32 +52,37 @@ def make_run(images, n_replicas, k, optimizer):
     return run
 
 
-def main():
+def main(rounds, seconds):
+    replies, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no reply
+    from experiment.startup import start_tensorflow
+
+    start_tensorflow(gpu=-1, threads=0)
     import tensorflow as tf
 
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * max(REPLICAS))
     from data import load
 
-    images = load("mnist").train_images
+    images, measured = load("mnist").train_images, []
     for k, optimizer in CONFIGS:
         runs = {n: make_run(images, n, k, optimizer) for n in REPLICAS}
-        for run in runs.values():
-            run(2)  # compiles
-        seconds = {n: [] for n in REPLICAS}
-        n_steps = 20
-        for _ in range(ROUNDS):
+        times = {n: [] for n in REPLICAS}
+        for n_steps in (2, 20):  # 2: compiles
+            began = time.perf_counter()
+            for run in runs.values():
+                run(n_steps)
+        n_steps = max(20, int(seconds * 20 * len(runs) / (time.perf_counter() - began)) // 20 * 20)
+        for _ in range(rounds):
             for n, run in runs.items():
                 began = time.perf_counter()
                 run(n_steps)
-                seconds[n].append((time.perf_counter() - began) / n_steps)
-            n_steps = max(20, int(SECONDS / seconds[0][-1]) // 20 * 20)
-        ratios = {n: statistics.median(b / a for a, b in zip(seconds[0], seconds[n])) for n in REPLICAS[1:]}
-        shown = ", ".join(f"{n} replica{'s' * (n > 1)} {ratio:.2f}" for n, ratio in ratios.items())
-        print(
-            f"k={k}, {optimizer}: {statistics.median(seconds[0]) * 1e3:.1f} ms a step; times that: {shown}", flush=True
-        )
+                times[n].append((time.perf_counter() - began) / n_steps)
+        ratios = {n: [b / a for a, b in zip(times[0], times[n])] for n in REPLICAS[1:]}
+        measured.append({"n_samples": k, "optimizer": optimizer, "ms": [t * 1e3 for t in times[0]], "ratios": ratios})
+        medians = ", ".join(f"{n}: {statistics.median(values):.2f}" for n, values in ratios.items())
+        say(f"scaling, k={k}, {optimizer}: time over that of one device, by replicas: {medians}")
+    json.dump(measured, replies)
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]), float(sys.argv[2]))

@@ -17,7 +17,7 @@ from experiment.cells import (
     read_result,
 )
 from experiment.run_folder import Run
-from utils import read_csv
+from utils import read_csv, whole_file
 
 
 def with_vae_at_one(values):
@@ -185,3 +185,20 @@ def _seeds(results):
             f" standard deviation between seeds {statistics.stdev(values):.2f} nats."
         )
     return [*lines, ""] if lines else []
+
+
+def rewrite(page, **parts):
+    """Puts each part of a page between its marks, <!-- name --> and <!-- /name -->."""
+    text = page.read_text()
+    for name, part in parts.items():
+        before, _, rest = text.partition(f"<!-- {name} -->")
+        _, _, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}<!-- {name} -->\n{part}\n<!-- /{name} -->{after}"
+    with whole_file(page) as temporary:
+        temporary.write_text(text)
+
+
+def part_of(page, name):
+    """What stands between the marks of a part of a page."""
+    _, _, rest = page.read_text().partition(f"<!-- {name} -->")
+    return rest.partition(f"<!-- /{name} -->")[0].strip()

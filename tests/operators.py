@@ -1,4 +1,4 @@
-"""Faults that a mutation tool finds: operators, numbers and conditions changed by cosmic-ray, at places drawn by lot."""
+"""Faults that a mutation tool finds: operators, numbers, conditions changed by cosmic-ray, at places drawn by lot."""
 
 import difflib
 import itertools

@@ -1,5 +1,6 @@
 """The benchmark compares programs that compute the same, and README shows what it measured."""
 
+import contextlib
 import json
 import pathlib
 
@@ -9,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 import benchmarks.contenders as contenders
+from benchmarks import hours
 from benchmarks.contenders import keras_fit, layout, ours, soap_products, split, tf_reference
 from benchmarks.contenders import products as products_alone
 from benchmarks.tables import tables
+from experiment.markdown import part_of
 from models.catalogue import MODELS
 from models.iwae import IWAE
 from tests.oracles import numpy_log_w
@@ -105,18 +108,18 @@ def test_the_table_with_soap_tells_which_goals_are_met():
     ms = {"this project": [6.0], "matrix products alone (XLA)": [5.0], "JAX, lax.scan": [7.0]}
     config = {"layers": 1, "n_samples": 5, "batch_size": 100, "ms": ms}
     soap = {"configs": [config], "missing": {}}
-    text = tables({"machine": "a machine", "soap": soap})
+    text = tables({"soap": {"machine": "a machine", "measured": soap}})
     assert "| 1.20; goal at most 1.5: met | 1.17 (JAX, lax.scan); goal at least 1.3: missed |" in text
     del ms["JAX, lax.scan"]
     soap["missing"] = {"JAX, lax.scan": "no module named jax"}
-    text = tables({"machine": "a machine", "soap": soap})
+    text = tables({"soap": {"machine": "a machine", "measured": soap}})
     assert "| 1.20; goal at most 1.5: met |  |" in text and "Left out: JAX, lax.scan (no module named jax)." in text
 
 
 def test_the_table_of_estimators_holds_each_to_its_goal():
     ratios = {"stl": [1.1, 1.2, 1.3], "vr_iwae_dreg": [1.2, 1.25, 1.4]}
     measured = [{"layers": 2, "n_samples": 64, "batch_size": 20, "ratios": ratios}]
-    text = tables({"machine": "a machine", "estimators": measured})
+    text = tables({"estimators": {"machine": "a machine", "measured": measured}})
     assert "|  | 2 layers, k=64, batch 20 |" in text
     assert "| `stl` | 1.20 (1.10-1.30); goal at most 1.15: missed |" in text
     assert "| `vr_iwae_dreg` | 1.25 (1.20-1.40); goal at most 1.3: met |" in text
@@ -133,7 +136,37 @@ def test_a_contender_takes_the_steps_of_the_objective_asked_for(monkeypatch):
 
 def test_readme_shows_the_measured_tables():
     results = json.loads((ROOT / "benchmarks/results.json").read_text())
-    assert tables(results).strip() in (ROOT / "benchmarks" / "README.md").read_text()
+    assert part_of(ROOT / "benchmarks" / "README.md", "benchmarks") == tables(results)
+
+
+def test_hours_are_the_epochs_of_each_preset_at_its_steps_time(monkeypatch):
+    class Worker:
+        def build(self, spec, inputs):
+            self.ms = spec["n_samples"] * (10 if spec["optimizer"] == "soap" else 1) * spec["batch_size"] / 100
+
+        def steps_for(self, seconds, multiple):
+            return multiple
+
+        def seconds_per_step(self, n):
+            return self.ms / 1e3
+
+    monkeypatch.setattr(hours, "workers_for", lambda *_, **__: contextlib.nullcontext({"ours": Worker()}))
+    monkeypatch.setattr(hours, "inputs_file", lambda *_: contextlib.nullcontext())
+    measured = hours.measure_hours(rounds=1, seconds=1)
+    found = {(part["n_samples"], preset): value for part in measured for preset, value in part["hours"].items()}
+    assert found[1, "paper"] == pytest.approx(3280 * 3000 * 0.2 / 3.6e6)
+    assert found[50, "long"] == pytest.approx(600 * (492 * 50 + 164 * 500) / 3.6e6)  # 5 samples, then 50
+    text = tables({"hours": {"machine": "a machine", "measured": measured}})
+    ratio = found[50, "long"] / found[50, "paper"]
+    assert (
+        f"| k=50 | {found[50, 'paper']:.1f} | " in text and f", {ratio:.2f} times; goal at most 0.1: missed |" in text
+    )
+
+
+def test_the_table_of_replicas_has_the_ratios_to_one_device():
+    part = {"n_samples": 5, "optimizer": "soap", "ms": [4.0], "ratios": {"1": [1.0], "2": [1.1, 1.2, 1.3]}}
+    text = tables({"scaling": {"machine": "a machine", "measured": [part]}})
+    assert "| k=5, soap | 4.00 (4.00-4.00) | 1.00 (1.00-1.00) | 1.20 (1.10-1.30) |" in text
 
 
 def test_training_contenders_train():

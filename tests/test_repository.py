@@ -69,11 +69,11 @@ def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
 
 def test_the_pages_tables_are_those_of_the_results():
     results = cells.finished(COMMITTED)
-    assert tables.part_of(ROOT / "README.md", "results") == markdown.summary(results)
-    assert tables.part_of(RESULTS / "README.md", "results") == markdown.tables(results)
-    assert tables.part_of(tables.TASKS, "estimators") == markdown.estimators(results)
-    assert tables.part_of(RESULTS / "README.md", "runs") == markdown.every_run(COMMITTED)
-    assert tables.part_of(RESULTS / "README.md", "annealed") == markdown.annealed(COMMITTED)
+    assert markdown.part_of(ROOT / "README.md", "results") == markdown.summary(results)
+    assert markdown.part_of(RESULTS / "README.md", "results") == markdown.tables(results)
+    assert markdown.part_of(tables.TASKS, "estimators") == markdown.estimators(results)
+    assert markdown.part_of(RESULTS / "README.md", "runs") == markdown.every_run(COMMITTED)
+    assert markdown.part_of(RESULTS / "README.md", "annealed") == markdown.annealed(COMMITTED)
 
 
 def test_the_recipe_s_tables_are_those_of_its_runs_and_none_compared_was_tested_on_the_test_set():

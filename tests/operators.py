@@ -30,7 +30,7 @@ GUARDS = {
     "models/interface.py": ("objectives", "gradients"),
     "models/blocks.py": ("models",),
     "models/fused.py": ("models",),
-    "models/iwae.py": ("models", "evaluation", "posteriors"),
+    "models/iwae.py": ("models", "objectives", "evaluation", "posteriors"),
     "models/random.py": ("random", "models"),
     "training/steps.py": ("steps", "training"),
     "training/loop.py": ("training", "command_line"),

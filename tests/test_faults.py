@@ -1,10 +1,11 @@
-"""The table of planted faults does not rot: each can be planted, and its tests are there."""
+"""The tables of planted faults do not rot: each can be planted, and its tests are there."""
 
 import ast
 
 import pytest
 
 from tests.faults import ROOT, node_ids
+from tests.operators import GUARDS, drawn_faults
 from tests.planted import FAULTS
 
 
@@ -16,3 +17,17 @@ def test_a_fault_can_be_planted_and_its_tests_are_there(fault):
     for node in node_ids(fault.tests):
         file, _, name = node.partition("::")
         assert not name or f"\ndef {name}(" in (ROOT / file).read_text(), node
+
+
+def test_every_file_that_computes_a_number_is_planted_in_and_its_tests_are_there():
+    rooms = [path for room in ("models", "training", "evaluation") for path in (ROOT / room).glob("*.py")]
+    tables = ("__init__.py", "catalogue.py", "replicas.py", "stages.py")  # of names; replicas has tests of its own
+    assert {str(path.relative_to(ROOT)) for path in rooms if path.name not in tables} <= set(GUARDS)
+    assert all((ROOT / file).exists() and (ROOT / node).exists() for file in GUARDS for node in node_ids(GUARDS[file]))
+
+
+def test_drawn_faults_differ_and_each_changes_its_file():
+    drawn = list(drawn_faults(ROOT, 5))
+    assert len(set(drawn)) == 5
+    for fault in drawn:
+        assert (ROOT / fault.file).read_text() == fault.old != fault.new and ast.parse(fault.new)

@@ -6,6 +6,7 @@ and the update in every replica add. It has a process of its own, because logica
 
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,7 +23,9 @@ CONFIGS = ((5, "adam"), (50, "adam"), (5, "soap"))  # k, optimizer; 1 layer, bat
 def measure_scaling(rounds, seconds):
     """[{n_samples, optimizer, ms: [of one device], ratios: {replicas: [time over that of one device]}}]."""
     command = [sys.executable, "-m", "benchmarks.scaling", str(rounds), str(seconds)]
-    return json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    env = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"} | os.environ
+    reply = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(reply.stdout)
 
 
 def make_run(images, n_replicas, k, optimizer):
@@ -54,9 +57,6 @@ def make_run(images, n_replicas, k, optimizer):
 
 def main(rounds, seconds):
     replies, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no reply
-    from experiment.startup import start_tensorflow
-
-    start_tensorflow(gpu=-1, threads=0)
     import tensorflow as tf
 
     (cpu,) = tf.config.list_physical_devices("CPU")

@@ -94,11 +94,13 @@ def test_the_table_of_estimators_knows_hyperparameters_and_other_growths_of_k():
         result(-84.10, "fast/d", objective="rws", n_samples=50, **{**FAST, "grow_samples": 0.0}),
         result(-80.00, "fast/e", objective="stl", n_samples=64, **{**FAST, "learning_rate": 1e-3}),
         result(-80.00, "fast/f", objective="stl", n_samples=64, stochastic_layers=2),
+        result(-80.00, "long/a", n_samples=50, preset="long", **PRESETS["long"]),  # no more epochs than the others
     ]
     rows = {row.split(" | ")[0]: row for row in markdown.estimators(runs).splitlines()}
     assert rows["| MIWAE, 8 groups"].endswith("groups |  | [-84.60](../results/fast/a) | -84.97 ± 0.10 |")
     assert rows["| MIWAE, 4 groups"].endswith("groups |  | [-84.30](../results/fast/c) | -84.56 |")
     assert rows["| RWS"] == "| RWS | [-84.10](../results/fast/d) | not measured yet |  |"
+    assert rows["| IWAE"] == "| IWAE | not measured yet | not measured yet | -84.52 ± 0.02 |"
     assert rows["| STL"] == "| STL | not measured yet | not measured yet |  |"
     assert "fast/" not in markdown.tables(runs)  # the seeds of miwae are no cell of the main tables
 

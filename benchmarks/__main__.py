@@ -15,7 +15,14 @@ from benchmarks.evaluating import measure_evaluation
 from benchmarks.hours import measure_hours
 from benchmarks.scaling import measure_scaling
 from benchmarks.tables import tables
-from benchmarks.training import measure_memory, measure_side_by_side, measure_soap, measure_start, measure_training
+from benchmarks.training import (
+    measure_account,
+    measure_memory,
+    measure_side_by_side,
+    measure_soap,
+    measure_start,
+    measure_training,
+)
 from experiment.markdown import rewrite
 from experiment.run_folder import provenance
 from utils import write_json
@@ -26,6 +33,7 @@ README = RESULTS.with_name("README.md")
 PARTS = {
     "training": lambda options: measure_training(options.rounds, options.seconds),
     "soap": lambda options: measure_soap(options.rounds, options.seconds),
+    "account": lambda options: measure_account(options.rounds, options.seconds),
     "hours": lambda options: measure_hours(options.rounds, options.seconds),
     "estimators": lambda options: measure_estimators(options.rounds, options.seconds),
     "evaluation": lambda options: measure_evaluation(options.rounds),

@@ -18,6 +18,7 @@ def tables(results):
         if name in measured:
             parts += _training(measured[name], title, goals)
     for name, title, table in (
+        ("account", "What the ms of a step go to, each column measured with all to its left and less them:", _account),
         ("hours", "Hours to a cell of README's table, one layer, on one thread (steps alone):", _hours),
         ("estimators", "A step's time with other objectives, over that with `iwae_elbo`:", _estimators),
         ("evaluation", "Test log likelihood at k = 5000, seconds for 1,000 images:", _evaluation),
@@ -39,6 +40,11 @@ def _cell(values):
 def _table(header, rows):
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _name(config):
+    layers = config["layers"]
+    return f"{layers} layer{'s' if layers > 1 else ''}, k={config['n_samples']}, batch {config['batch_size']}"
 
 
 def _training(measured, title, goals):
@@ -66,9 +72,8 @@ def _ratios(configs, goals):
         ours, bound = medians[OURS], min(value for name, value in medians.items() if name.startswith(BOUND))
         others = {name: value for name, value in medians.items() if not name.startswith((BOUND, OURS))}
         most, least = goals(config)
-        k, batch, layers = config["n_samples"], config["batch_size"], config["layers"]
         rows.append([
-            f"{layers} layer{'s' if layers > 1 else ''}, k={k}, batch {batch}",
+            _name(config),
             f"{ours / bound:.2f}" + (_verdict(ours / bound <= most, f"at most {most}") if most else ""),
             _ahead(ours, others, least) if others else "",
         ])  # fmt: skip
@@ -90,13 +95,21 @@ def _soap_goals(config):
     return 1.5, 1.3
 
 
+def _account(measured):
+    """A row a configuration: the medians of the parts, each less the one before, and of the whole step."""
+    *parts, step, soap = measured[0]["ms"]
+    rows = []
+    for config in measured:
+        medians = {name: statistics.median(values) for name, values in config["ms"].items()}
+        added = [medians[name] - before for name, before in zip([*parts, step], [0, *medians.values()])]
+        row = [*added, medians[step], medians[soap] - medians[parts[-1]]]
+        rows.append([_name(config), *(f"{value:.2f}" for value in row)])
+    return _table(["", *parts, "Adam", "the step", "SOAP in Adam's place"], rows)
+
+
 def _estimators(measured):
     """A row an objective: at most 1.15 times the time is wanted, of the doubly reparameterised ones 1.3 times."""
-    header = [""]
-    for config in measured:
-        layers, k, batch = config["layers"], config["n_samples"], config["batch_size"]
-        header.append(f"{layers} layer{'s' if layers > 1 else ''}, k={k}, batch {batch}")
-    rows = []
+    header, rows = ["", *map(_name, measured)], []
     for name in measured[0]["ratios"]:
         most, row = 1.3 if name.endswith("dreg") else 1.15, [f"`{name}`"]
         for values in (config["ratios"][name] for config in measured):

@@ -34,8 +34,15 @@ CONTENDERS_WITH_SOAP = {
     "matrix products alone (XLA)": ("soap_products", {}),
     "JAX, lax.scan": ("jax_scan", {"optimizer": "soap"}),
 }
+PARTS_OF_A_STEP = {  # each with what the one before it has
+    "matrix products": ("products", {}),
+    "densities and gradients": ("parts", {"random": False}),
+    "random numbers and images": ("parts", {"random": True}),
+    "this project": ("ours", {}),
+    "this project, SOAP": ("ours", {"optimizer": "soap"}),
+}
 CONFIGS = [(layers, k, batch) for layers in (1, 2) for k in (1, 5, 50) for batch in (20, 100)]
-CONFIGS_WITH_SOAP = [(layers, k, 100) for layers in (1, 2) for k in (1, 5, 50)]
+CONFIGS_OF_100 = [(layers, k, 100) for layers in (1, 2) for k in (1, 5, 50)]
 
 
 class Worker:
@@ -124,7 +131,12 @@ def measure_training(rounds, seconds):
 
 def measure_soap(rounds, seconds):
     """Readings are of whole periods, for the steps which update the bases take longer."""
-    return _interleaved("SOAP", CONTENDERS_WITH_SOAP, CONFIGS_WITH_SOAP, rounds, seconds, PRECONDITION_FREQUENCY)
+    return _interleaved("SOAP", CONTENDERS_WITH_SOAP, CONFIGS_OF_100, rounds, seconds, PRECONDITION_FREQUENCY)
+
+
+def measure_account(rounds, seconds):
+    """What a step's time goes to."""
+    return _interleaved("account", PARTS_OF_A_STEP, CONFIGS_OF_100, rounds, seconds, PRECONDITION_FREQUENCY)["configs"]
 
 
 def _interleaved(title, contenders, configs, rounds, seconds, multiple=1):

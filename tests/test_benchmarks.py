@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import benchmarks.contenders as contenders
 from benchmarks import hours
-from benchmarks.contenders import keras_fit, layout, ours, soap_products, split, tf_reference
+from benchmarks.contenders import keras_fit, layout, ours, parts, soap_products, split, tf_reference
 from benchmarks.contenders import products as products_alone
 from benchmarks.tables import tables
 from experiment.markdown import part_of
@@ -114,6 +114,39 @@ def test_the_table_with_soap_tells_which_goals_are_met():
     soap["missing"] = {"JAX, lax.scan": "no module named jax"}
     text = tables({"soap": {"machine": "a machine", "measured": soap}})
     assert "| 1.20; goal at most 1.5: met |  |" in text and "Left out: JAX, lax.scan (no module named jax)." in text
+
+
+def test_the_account_of_a_step_adds_up():
+    ms = {"products": [2.0], "densities": [3.0], "random numbers": [3.5], "this project": [5.0], "SOAP": [13.5]}
+    measured = [{"layers": 1, "n_samples": 5, "batch_size": 100, "ms": ms}]
+    text = tables({"account": {"machine": "a machine", "measured": measured}})
+    assert "| 1 layer, k=5, batch 100 | 2.00 | 1.00 | 0.50 | 1.50 | 5.00 | 10.00 |" in text
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_gradients_alone_are_of_the_same_or_of_new_images_and_noise(random, monkeypatch):
+    models = []
+
+    def adding_up(_, model):
+        models.append(model)
+
+        def gradients(x, y, i, beta):
+            (noise,) = model.noise(5, 6, tf.stack([i, 0]), "threefry")
+            sums = {"image": tf.reduce_sum(x), "noise": tf.reduce_sum(noise)}
+            bias = 1e12 * tf.concat([[sums["image"], sums["noise"]], tf.zeros(782)], axis=0)
+            return 0.0, 0.0, [bias if v.shape == (784,) else tf.zeros(v.shape) for v in model.trainable_variables]
+
+        return gradients
+
+    monkeypatch.setattr(parts, "make_gradients", adding_up)
+    weights, images, _, _ = inputs(1)
+    weights[-1] = np.zeros(784, np.float32)
+    _, run = parts.build({"layers": 1, "n_samples": 5, "batch_size": 6, "random": random}, weights, images)
+    run(1)
+    once = models[0].likelihood.heads[0].bias.numpy()[:2]
+    run(2)  # step 0 again, and step 1
+    for of_one, of_three in zip(once, models[0].likelihood.heads[0].bias.numpy()[:2]):
+        assert (of_three == pytest.approx(3 * of_one)) != random
 
 
 def test_the_table_of_estimators_holds_each_to_its_goal():

@@ -13,6 +13,23 @@ from training.steps import make_steps
 
 
 def build(spec, weights, images):
+    config, model = configured(spec, weights, images)
+    steps_per_epoch = len(images) // config.batch_size
+    take_steps = make_steps(config, model, make_optimizer(config, steps_per_epoch, model), steps_per_epoch)
+    data = tf.constant(images), tf.zeros([len(images), 0])
+    order = tf.constant(np.random.default_rng(0).permutation(len(images)), tf.int32)
+    position = 0
+
+    def run(n_steps):
+        nonlocal position
+        take_steps(*data, order, tf.constant(position), tf.constant(position + n_steps))[1].numpy()
+        position += n_steps
+
+    return lambda x, noise: float(tf.reduce_mean(iwae_elbo(model(x, noise)).bound)), run
+
+
+def configured(spec, weights, images):
+    """(Config, model) of a spec, with the common weights."""
     config = Config(
         stochastic_layers=spec["layers"],
         objective=spec.get("objective", "iwae_elbo"),
@@ -29,18 +46,7 @@ def build(spec, weights, images):
     ).resolved()
     model = build_model(config, images.mean(axis=0) / 255)
     assign(model, weights)
-    steps_per_epoch = len(images) // config.batch_size
-    take_steps = make_steps(config, model, make_optimizer(config, steps_per_epoch, model), steps_per_epoch)
-    data = tf.constant(images), tf.zeros([len(images), 0])
-    order = tf.constant(np.random.default_rng(0).permutation(len(images)), tf.int32)
-    position = 0
-
-    def run(n_steps):
-        nonlocal position
-        take_steps(*data, order, tf.constant(position), tf.constant(position + n_steps))[1].numpy()
-        position += n_steps
-
-    return lambda x, noise: float(tf.reduce_mean(iwae_elbo(model(x, noise)).bound)), run
+    return config, model
 
 
 def assign(model, weights):

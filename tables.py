@@ -96,12 +96,12 @@ def print_commands(measure, commands):
 def measure_again(sessions):
     """Measures every run from its weights, with its seed, on as many images and samples as its record has."""
     for name, open_session in sessions:
-        session = open_session()
+        if (session := open_session()) is None:
+            continue
         record = session.run.recorded()
         session.config = dataclasses.replace(
             session.config, eval_samples=record["n_samples"], eval_images=record["n_images"]
         )
-        session.load_weights()
         value = session.measure().test_llh
         print(f"{name}: {value:.3f}, recorded {record['test_llh']:.3f}: {value - record['test_llh']:+.3f} nats")
 

@@ -29,4 +29,4 @@ def read_idx(path):
 def idx_bytes(array):
     """The bytes of the IDX file that holds a uint8 array."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return header + np.ascontiguousarray(array, np.uint8).tobytes()
+    return header + array.tobytes()

@@ -18,6 +18,8 @@ from data.arrays import Bytes, DataError, binary_to_bytes, blocks
 from data.catalogue import DATASETS, DatasetEntry
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
+# what reading a damaged, an encrypted or a strangely compressed .npz file raises
+UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
 
 
 class Splits(NamedTuple):
@@ -40,12 +42,15 @@ def name_of(path):
 
 def facts(path, data_dir=None):
     """What a run saves of the data at `path`: sizes, and crc32, which tells them from others. Raises DataError."""
-    if not (found := _find(path, data_dir)):
-        raise DataError(
-            f"{path} is not allowed; one of {', '.join(DATASETS)}, or the path of an .npz or .npy file or of a folder"
-            " of pictures"
-        )
-    return _facts(_splits(found))
+    try:
+        if found := _find(path, data_dir):
+            return _facts(_splits(found))
+    except PermissionError as error:
+        raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
+    raise DataError(
+        f"{path} is not allowed; one of {', '.join(DATASETS)}, or the path of an .npz or .npy file or of a folder of"
+        " pictures"
+    )
 
 
 def entry_of(facts):
@@ -114,7 +119,7 @@ def _read(source, image_shape):
     """Bytes of the images; or, of an array of bytes in a file, the uint8 array [n, n_pixels] that is mapped to it."""
     if isinstance(source, list):
         return pictures.read(source, image_shape)
-    if source.mapped is not None and source.dtype == np.uint8 and len(source.shape) == 3:
+    if source.mapped is not None and source.dtype == np.uint8 and source.shape[3:] != (3,):
         images = source.mapped.reshape(len(source), -1)
         if max(int(images[rows].max()) for rows in blocks(len(images))) <= 1:
             raise DataError(
@@ -135,6 +140,9 @@ def _read(source, image_shape):
 
 def _of_pictures(folder):
     parts = {path.name: path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
+    if parts.keys() > {"train", "test"}:
+        others = ", ".join(sorted(parts.keys() - {"train", "test"}))
+        raise DataError(f"{folder} has train and test, and beside them {others}: a split, or classes, but not both")
     parts = parts if parts.keys() == {"train", "test"} else {"train": folder}
     classes = {split: pictures.classes_in(path) for split, path in parts.items()}
     names = list(classes["train"])
@@ -183,7 +191,9 @@ def _in_npy(path):
         raise DataError(f"{path} cannot be read ({error})") from None
     if not array.ndim or not array.flags.c_contiguous:
         raise DataError(f"{path} is not an array of images in C order; np.ascontiguousarray makes one")
-    some = array[np.arange(min(100, len(array))) * len(array) // min(100, max(1, len(array)))]
+    some = array  # all of labels; of images, which may be larger than memory, a hundred
+    if array.ndim > 2:
+        some = array[np.arange(min(100, len(array))) * len(array) // min(100, max(1, len(array)))]
     return _Array(str(path), array.shape, array.dtype, array,
                   lambda: (array[rows] for rows in blocks(len(array))), zlib.crc32(some))  # fmt: skip
 
@@ -195,7 +205,7 @@ def _in_npz(path):
             if "x_train" not in names:
                 raise DataError(f"{path} has no x_train (it has {', '.join(names) or 'nothing'})")
             return {name: _member(archive, names[name]) for name in NAMES if name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read ({error})") from None
 
 
@@ -220,7 +230,7 @@ def _member(archive, info):
                 for rows in blocks(shape[0]):
                     n = rows.stop - rows.start
                     yield np.frombuffer(file.read(n * row), dtype).reshape(n, *shape[1:])
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except UNREADABLE as error:
             raise DataError(f"{name} cannot be read ({error})") from None
 
     return _Array(name, shape, dtype, None, read_blocks, info.CRC)

@@ -37,8 +37,8 @@ def classes_in(folder):
     pictures lie in the folder itself. Raises DataError where there are both, or a sub-folder has no picture.
     """
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    classes = {path.name: pictures_in(path) for path in folders}
     found = pictures_in(folder)
+    classes = {one.name: [path for path in found if one in path.parents] for one in folders}
     if not found:
         raise DataError(f"{folder} holds no PNG or JPEG files")
     beside = len(found) - sum(map(len, classes.values()))

@@ -69,6 +69,8 @@ def verify(name, md5, arrays, origin):
     arrays: {part: uint8 images [n, height, width] or labels [n]}.
     """
     for part, expected in md5.items():
+        if arrays[part].dtype != np.uint8:
+            raise DataError(f"{origin}: {part} holds {arrays[part].dtype}, not bytes (uint8)")
         found = hashlib.md5(idx_bytes(arrays[part])).hexdigest()
         if found != expected:
             raise DataError(f"{origin}: {part} is not that of {name} (MD5 {found}, not {expected})")

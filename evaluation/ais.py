@@ -145,19 +145,33 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
         _, _, log_w, _, used, accepted = tf.while_loop(lambda t, *_: t < n, body, state)
         return log_w, used, accepted / n
 
+    def step_sizes(x, y, seed, z):
+        """[n_temperatures, batch], of the transitions of chains from the prior. They are found by chains of their own,
+        from z: chains that adapt as they go leave no density as it is, and nor do those whose step sizes were found
+        from the very sample that they start from.
+        """
+        few = temperatures(-(-n_temperatures // PILOT))
+        guess = tf.fill([len(few) - 1, x.shape[0]], FIRST_STEP_SIZE)
+        _, sizes, _ = run(x, y, seed, z, few, guess, ADAPTATION)
+        return tf.gather(sizes, np.arange(n_temperatures) * (len(few) - 1) // n_temperatures)
+
     def anneal(x, y, seed, start=None):
         seeds = tf.random.split(seed, 4, alg="auto_select")
-        beta, few = temperatures(n_temperatures), temperatures(-(-n_temperatures // PILOT))
-        first = [model.sample_prior(model.noise(n_chains, x.shape[0], s), y) for s in (seeds[0], seeds[1])]
-        if start is not None:
-            beta, few = beta[::-1], few[::-1]
-            first = [tuple(tf.repeat(z, n_chains, axis=0) for z in start)] * 2
-        # Step sizes are found by chains of their own, since chains that adapt as they go leave no density as it is.
-        guess = tf.fill([len(few) - 1, x.shape[0]], FIRST_STEP_SIZE)
-        _, sizes, _ = run(x, y, seeds[2], list(first[0]), few, guess, ADAPTATION)
-        sizes = tf.gather(sizes, np.arange(n_temperatures) * (len(few) - 1) // n_temperatures)
-        log_w, _, accepted = run(x, y, seeds[3], list(first[1]), beta, sizes, 0.0)
-        log_w = log_w.numpy().astype(np.float64)
-        return (log_w if start is None else -log_w), float(np.mean(accepted))
+        first = [list(model.sample_prior(model.noise(n_chains, x.shape[0], s), y)) for s in (seeds[0], seeds[1])]
+        beta, sizes = temperatures(n_temperatures), step_sizes(x, y, seeds[2], first[0])
+        if start is None:
+            log_w, _, accepted = run(x, y, seeds[3], first[1], beta, sizes, 0.0)
+        else:
+            z = [tf.repeat(layer, n_chains, axis=0) for layer in start]
+            log_w, _, accepted = run(x, y, seeds[3], z, beta[::-1], _backwards(sizes), 0.0)
+            log_w = -log_w
+        return log_w.numpy().astype(np.float64), float(np.mean(accepted))
 
     return anneal
+
+
+def _backwards(sizes):
+    """sizes [T, ...] of the transitions at beta_1 ... beta_T -> those at beta_{T-1} ... beta_1, and beta_0 as beta_1:
+    a chain that begins with a sample of p(z|x) has made the one at beta_T = 1.
+    """
+    return tf.concat([sizes[-2::-1], sizes[:1]], axis=0)

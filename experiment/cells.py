@@ -71,15 +71,14 @@ class Result(NamedTuple):
 
 
 def measured_folders():
-    """The folders of results/ with a measured test log likelihood, but for the recipe's."""
-    paths = run_folder.RESULTS.glob("*/*/test_llh.json")
-    return [path.parent for path in paths if path.parent.parent.name != "recipe"]
+    """The folders of results/ with a trained model and its measured test log likelihood, but for the recipe's."""
+    paths = (path.parent for path in run_folder.RESULTS.glob("*/*/test_llh.json"))
+    return [path for path in paths if path.parent.name != "recipe" and Run(path, lock=False).training.exists()]
 
 
 def finished(folders=None):
     """Every run among the folders (those in results/) that was measured in full, by name."""
-    folders = sorted(folders or measured_folders())
-    read = [read_result(folder) for folder in folders if (folder / "training.json").exists()]
+    read = map(read_result, sorted(folders or measured_folders()))
     return [r for r in read if (r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000) and not r.config.held_out]
 
 
@@ -93,7 +92,7 @@ def read_result(folder):
 def cell_of(config):
     """The cell of the published tables that an experiment fills, or None if it is another model or data set."""
     objective = "iwae_elbo" if (config.objective, config.n_samples) == ("vae_elbo", 1) else config.objective
-    if config.model != Config.model or config.hyperparameters:
+    if config.model != Config.model or config.hyperparameters or config.held_out:
         return None
     usual = Config(stochastic_layers=config.stochastic_layers).resolved()
     names = ("dataset", "binarise", "n_hidden", "n_latent")
@@ -129,9 +128,9 @@ def grouped(results, key=cell_of, presets=TABLE, but=()):
     return groups
 
 
-def means(results, presets=TABLE):
+def means(results):
     """cell -> the mean over seeds of the test log likelihood."""
-    runs = grouped(results, presets=presets)
+    runs = grouped(results)
     return {cell: statistics.mean(run.llh["test_llh"] for run in runs[cell]) for cell in runs}
 
 

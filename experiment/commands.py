@@ -23,10 +23,9 @@ def commands_for(configs):
             makers.setdefault(load_config(maker.path).beginning_fingerprint(), maker)
     first, second = [], []
     for config, run in runs:
-        if run.weights.exists():
-            first.append(f"python main.py --eval_only --run_dir {_shown(run)}")
-        elif run.has_checkpoints():
-            first.append(f"python main.py --resume --run_dir {_shown(run)}")
+        if run.is_trained() or run.has_checkpoints():
+            flag = "--eval_only" if run.is_trained() else "--resume"
+            first.append(f"python main.py {flag} --run_dir {_shown(run)}{_in_full(run, config)}")
         else:
             maker = makers.setdefault(config.beginning_fingerprint(), run)
             command = f"python main.py --preset {config.preset} {_flags(config)}"
@@ -42,6 +41,14 @@ def _flags(config):
     usual = config_from({})
     given = {name: value for name in NAMED if (value := getattr(config, name)) != getattr(usual, name)}
     return " ".join(f"--{name} {value}" for name, value in ({"seed": config.seed} | given).items())
+
+
+def _in_full(run, config):
+    """Flags that measure it with all samples and on all test images, where its own settings would not."""
+    saved = load_config(run.path)
+    full = {"eval_samples": config.eval_samples, "eval_images": config.n_test}
+    alike = (saved.eval_samples, saved.eval_images or config.n_test) == tuple(full.values())
+    return "" if alike else "".join(f" --{name} {value}" for name, value in full.items())
 
 
 def _shown(run):

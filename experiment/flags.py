@@ -80,13 +80,12 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     group = groups["run"]
     group.add_argument("--resume", action="store_true", help="go on with the run in the run's folder")
     group.add_argument("--eval_only", action="store_true", help="measure the run's saved weights again")
-    given = vars(parser.parse_args(argv))
+    given = _given(parser, argv)
     resume, eval_only = given.pop("resume", False), given.pop("eval_only", False)
     if resume and eval_only:
         raise UsageError("--eval_only: not together with --resume")
     if (resume or eval_only) and "start_from" in given:
         raise UsageError("--start_from: for a new run only, without --resume and --eval_only")
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     for field in flag_fields():
         if field.name in given:  # a value that is never allowed is said to be so before what it would go with
             check_value(field.name, field.metadata, given[field.name])
@@ -95,6 +94,12 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
         if (value := getattr(config, name)) != (needed := getattr(config_from(defaults).resolved(), name)):
             raise UsageError(f"--{name}: {as_words(value)} is not allowed; here it is {as_words(needed)}")
     return config, resume, eval_only
+
+
+def _given(parser, argv):
+    """{flag: value} of those given; a folder of data is the same with and without a / at its end."""
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(parser.parse_args(argv)).items()}
+    return given | ({"dataset": given["dataset"].rstrip("/") or "/"} if "dataset" in given else {})
 
 
 def _beside_preset(given, defaults):
@@ -135,7 +140,7 @@ def default_path(config):
     usual = settings_beside(config.preset, {"epochs": config.epochs} if config.epochs > 0 else {})
     named = ("model", "stochastic_layers", "objective", "n_samples", "conditional")
     usual |= {name: getattr(config, name) for name in named}
-    usual = config_from(usual).resolved().experiment() | {"epochs": PRESETS[config.preset]["epochs"]}
+    usual = config_from(usual).completed().experiment() | {"epochs": PRESETS[config.preset]["epochs"]}
     usual |= {"own_data": config.own_data, "binarise": config.data_entry.binarise}
     for name, value in config.experiment().items():
         if name == "dataset" and config.own_data:
@@ -162,9 +167,11 @@ def parse_call_flags(argv=None, description=None, same=(), **flags):
     same: names of settings that are flags too; flags: name -> help, of switches of its own. Raises UsageError, or
     exits with code 2 and one line.
     """
-    parser, groups = make_parser(description, (CALL | EVALUATION | {*same}) - {"run_dir", "start_from", "preset"})
+    parser, groups = make_parser(
+        description, (CALL | EVALUATION | {*same}) - {"run_dir", "start_from", "preset", "per_image"}
+    )
     for name, help in flags.items():
         groups["call"].add_argument(f"--{name}", action="store_true", help=help)
-    given = vars(parser.parse_args(argv))
+    given = _given(parser, argv)
     own = {name: given.pop(name, False) for name in flags}
     return Config(**given).resolved(), own

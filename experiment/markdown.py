@@ -17,6 +17,7 @@ from experiment.cells import (
     read_result,
 )
 from experiment.run_folder import Run
+from experiment.settings import Config
 from utils import read_csv, whole_file
 
 
@@ -57,16 +58,15 @@ def _section(title, rows):
 
 def tables(results):
     """The tables of results/README.md, a model each, as Markdown. results: [Result]."""
-    lines = []
+    lines, of_paper = [], []
     ours, paper = grouped(results), grouped(results, presets=("paper",))
     for title, (objective, layers, conditional) in SECTIONS.items():
         cells = [(objective, layers, k, conditional) for k in KS]
-        shown = [cell for cell in cells if cell in ours or cell in REFERENCE]
-        rows = [_row(ours.get(cell), cell) for cell in shown]
+        rows = [_row(ours.get(cell), cell) for cell in cells if cell in ours or cell in REFERENCE]
         lines += _section(title, rows) if rows else []
-    rows = [_row(runs, cell) for cell, runs in sorted(paper.items(), key=str)]
-    lines += _section("The paper's own schedule, IWAE, 1 stochastic layer", rows) if rows else []
-    lines += _seeds(results)
+        rows = [_row(paper[cell], cell) for cell in cells if cell in paper]
+        of_paper += _section(f"The paper's own schedule, {title}", rows) if rows else []
+    lines += [*of_paper, *_seeds(results)]
     return "\n".join(lines).strip()
 
 
@@ -121,10 +121,14 @@ def every_run(folders):
         " | hours |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, _, llh, training in (read_result(folder) for folder in sorted(folders)):
+    for name, config, llh, training in (read_result(folder) for folder in sorted(folders)):
+        error = "" if llh["standard_error"] is None else f" ± {llh['standard_error']:.2f}"
+        mc_error = "" if llh["mc_error"] is None else f"{llh['mc_error']:.3f}"
+        images = f"{llh['n_images']}" + " held out" * bool(config.held_out)
+        images += f" of {config.dataset}" * (config.dataset != Config.dataset)
         lines.append(
-            f"| [{name}]({name}) | {llh['test_llh']:.2f} ± {llh['standard_error']:.2f} | {llh['mc_error']:.3f}"
-            f" | {_pareto_k(llh)} | {llh['n_samples']} | {llh['n_images']} | {'+'.join(map(str, llh['active_units']))}"
+            f"| [{name}]({name}) | {llh['test_llh']:.2f}{error} | {mc_error}"
+            f" | {_pareto_k(llh)} | {llh['n_samples']} | {images} | {'+'.join(map(str, llh['active_units']))}"
             f" | {training['epochs']:,} | {training['seconds'] / 3600:.1f} |"
         )
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from experiment.errors import UsageError
 from experiment.flags import as_words, parse_call_flags, parse_flags
 from experiment.run_folder import Run, load_config
 from experiment.session import Session, open_folder
-from experiment.settings import CALL, EVALUATION
+from experiment.settings import CALL, EVALUATION, Config
 from experiment.startup import start_tensorflow
 
 
@@ -84,7 +84,8 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions).
 
     settings: the flags given, a Config. sessions: by name, (its name, which is its folder's path below results/,
-    a function that makes its Session) of every run in results/ with weights and a measured test log likelihood.
+    a function that makes its Session, with the weights) of every run in results/ with weights and a measured test log
+    likelihood; None, and a line on stderr, where that cannot be had, so that the other runs are not lost.
     same: names of settings that are flags too, and that the runs must share; flags: of the program's own, as in
     parse_call_flags. first: called with these before TensorFlow starts; where it returns true, that was all.
     """
@@ -96,17 +97,37 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
     except UsageError as error:
         return _fail(error)
 
+    results = run_folder.RESULTS
+
+    def name_of(folder):
+        return str(folder.relative_to(results))
+
+    def shares(folder):
+        try:
+            config = load_config(folder)
+        except UsageError as error:
+            return _left_out(name_of(folder), error)
+        return all(getattr(config, name) == getattr(settings, name) for name in same)
+
     def open_session(folder):
         call = {name: getattr(settings, name) for name in (CALL | EVALUATION) - {"preset"}} | {"run_dir": str(folder)}
-        return Session(dataclasses.replace(load_config(folder), **call).resolved(), Run(folder), eval_only=True)
+        try:
+            config = dataclasses.replace(load_config(folder), **call).resolved()
+            session = Session(config, Run(folder), eval_only=True)
+            session.load_weights()
+        except (UsageError, DataError) as error:
+            return _left_out(name_of(folder), error)
+        return session
 
-    results = run_folder.RESULTS
-    folders = sorted(path.parent for path in results.rglob("test_llh.json") if Run.has_weights(path.parent))
-    if same:
-        configs = {folder: load_config(folder) for folder in folders}
-        folders = [path for path in folders if all(getattr(configs[path], n) == getattr(settings, n) for n in same)]
-    sessions = [(str(path.relative_to(results)), functools.partial(open_session, path)) for path in folders]
+    runs = [Run(path.parent, lock=False) for path in results.rglob("test_llh.json")]
+    folders = sorted(run.path for run in runs if run.is_trained())
+    folders = [folder for folder in folders if not same or shares(folder)]
+    sessions = [(name_of(folder), functools.partial(open_session, folder)) for folder in folders]
     return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)
+
+
+def _left_out(name, error):
+    print(f"{name} is left out: {error}", file=sys.stderr)
 
 
 def _with_tensorflow(work, config, run):
@@ -168,12 +189,13 @@ def _stopped(how, config, run, code=130):
 
 def _say_how_to_go_on(config, run):
     """From what there is in the run's folder."""
-    if run is not None and (run.weights.exists() or run.has_checkpoints()):
-        flag = "--eval_only" if run.weights.exists() else "--resume"
-        devices = f" --strategy {config.strategy}" if config.strategy != "one" else ""
-        devices += f" --gpu {','.join(map(str, config.gpu))}" if devices and config.gpu else ""
-        command = f"python {shlex.quote(sys.argv[0])} {flag} --run_dir {shlex.quote(config.run_dir)}"
-        print(f"go on with: {command}{devices}", file=sys.stderr)
+    if run is not None and (run.is_trained() or run.has_checkpoints()):
+        command = [sys.executable, sys.argv[0], "--eval_only" if run.is_trained() else "--resume"]
+        given = {"run_dir": config.run_dir, "data_dir": config.data_dir}
+        given |= {"strategy": config.strategy if config.strategy != Config.strategy else None}
+        given |= {"gpu": ",".join(map(str, config.gpu or ())) or None}
+        command += [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
+        print(f"go on with: {shlex.join(command)}", file=sys.stderr)
 
 
 def _fail(error, code=2):

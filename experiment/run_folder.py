@@ -77,10 +77,9 @@ class Run:
                 with whole_file(self.arrays / path.name) as temporary:
                     shutil.copyfile(path, temporary)
 
-    @staticmethod
-    def has_weights(path):
-        """Whether the folder `path` holds a finished run."""
-        return (pathlib.Path(path) / "model.weights.h5").exists()
+    def is_trained(self):
+        """Whether training has ended, and left the weights to test."""
+        return self.weights.exists() and self.training.exists()
 
     def has_checkpoints(self):
         return any(self.checkpoints.glob("ckpt-*.index"))
@@ -88,7 +87,7 @@ class Run:
     def weights_sha256(self):
         return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
-    def _check_weights(self):
+    def check_weights(self):
         """Raises UsageError where the weights are not those that training.json, if it says so, was written beside."""
         try:
             written = json.loads(self.training.read_text()).get("weights")
@@ -135,10 +134,10 @@ class Run:
         checkpoints = self.has_checkpoints()
         self.recorded()  # a damaged record is found before the work
         if eval_only:
-            if not self.weights.exists():
+            if not self.is_trained():
                 how = "training has not ended: --resume goes on with it" if checkpoints else "nothing was trained here"
-                raise UsageError(f"--eval_only: no {self.weights.name} in {self.path} ({how})")
-            self._check_weights()
+                raise UsageError(f"--eval_only: no trained model in {self.path} ({how})")
+            self.check_weights()
         elif resume:
             if not checkpoints:
                 raise UsageError(f"--resume: no checkpoint in {self.path}")

@@ -29,7 +29,7 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
         _check_shares(config, worker.n_workers * len(config.gpu or (0,)))
     folder = scratch_copy(config.run_dir) if worker.number else config.run_dir
     found = Run(folder, lock=False)
-    if config.start_from and not (resume or eval_only or found.weights.exists() or found.has_checkpoints()):
+    if config.start_from and not (resume or eval_only or found.is_trained() or found.has_checkpoints()):
         _check_beginning(config)  # before the folder is made
     run = Run(folder)
     if continue_existing and not (resume or eval_only) and run.config.exists():
@@ -39,7 +39,7 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
                 raise UsageError(
                     f"--run_dir: {run.path} holds a run with {name} {as_words(saved[name])}, not {as_words(value)}"
                 )
-        eval_only = run.weights.exists()
+        eval_only = run.is_trained()
         resume = not eval_only and run.has_checkpoints()
     run.begin(config, resume, eval_only)
     return run, resume, eval_only
@@ -88,7 +88,7 @@ class Session:
         write_json(self.run.training, record | provenance())
 
     def train_or_load(self):
-        """The trained model, and the figures of its training: from its weights where there are any."""
+        """The trained model: from its weights where there are any; otherwise trained, and the figures drawn."""
         if self.eval_only:
             self.load_weights()
         else:
@@ -106,18 +106,19 @@ class Session:
     def finished_sibling(self, **changes):
         """The Run of the same experiment with other settings, or None where there is none that has ended."""
         config = self._beside(**changes)
-        if not Run.has_weights(config.run_dir):
-            return None
-        alike = load_config(config.run_dir).experiment() == config.experiment()
-        return Run(config.run_dir, lock=False) if alike else None
+        run = Run(config.run_dir, lock=False)
+        alike = run.is_trained() and load_config(run.path).experiment() == config.experiment()
+        return run if alike else None
 
     def _beside(self, **changes):
         """The settings of the same experiment with changes, in the folder that they name."""
-        config = dataclasses.replace(self.config, hyperparameters=None, start_from=None, **changes).resolved()
+        of_this_run = dict(hyperparameters=None, start_from=None, per_image=None)
+        config = dataclasses.replace(self.config, **of_this_run, **changes).resolved()
         return dataclasses.replace(config, run_dir=str(default_path(config)))
 
     def load_weights(self):
-        """Loads the run's weights. Raises UsageError where they are not this model's."""
+        """Loads the run's weights. Raises UsageError where they are damaged, or not this model's."""
+        self.run.check_weights()
         try:
             self.model.load_weights(self.run.weights)
         except Exception as error:  # damaged bytes raise whatever they lead to
@@ -214,10 +215,10 @@ class Session:
         return np.asarray(pixels).reshape(-1, *self.dataset.entry.image_shape)
 
     def report(self):
-        """The test log likelihood as it was measured, or measured now."""
-        if (record := self.run.recorded()) is None:
+        """The test log likelihood as it was measured; measured now where it was not, or for --per_image."""
+        if (record := self.run.recorded()) is None or self.config.per_image:
             return self.measure()
-        print(_result_line("test", record) + f", as {self.run.test_llh.name} has it")
+        print(_result_line(self._of_what(), record) + f", as {self.run.test_llh.name} has it")
 
     def measure(self):
         """The test log likelihood: printed, and written to test_llh.json. Returns it."""
@@ -226,7 +227,7 @@ class Session:
         config, began = self.config, time.monotonic()
         x, y = (evenly_spaced(array, config.eval_images) for array in self.test_data())
         kept = self._kept_record(config.eval_samples, len(x))
-        of_what = "held-out training" if config.held_out else "test"
+        of_what = self._of_what()
         print(f"{of_what} log likelihood: {len(x)} images, {config.eval_samples} samples each", flush=True)
         estimate = make_log_likelihood(self.model, config.eval_samples, config.jit == "on")
         result, per_image = estimate(x, y, config.seed, show_progress=True)
@@ -245,6 +246,9 @@ class Session:
         if config.per_image and not this_worker(config.strategy).number:
             self._write_per_image(per_image)
         return result
+
+    def _of_what(self):
+        return "held-out training" if self.config.held_out else "test"
 
     def _write_per_image(self, per_image):
         """A row for each measured test image: its number in the test set, its label, and its estimates."""

@@ -128,13 +128,14 @@ class Config:
             if (value := getattr(self, field.name)) is None and field.default is not None:
                 raise UsageError(f"--{field.name}: nothing is not allowed; {TYPES[field.metadata['type']]}")
             check_value(field.name, field.metadata, value)
-        config = self._completed()
+        config = self.completed()
         for name, parameter in OBJECTIVES[config.objective].hyperparameters.items():
             check_value(name, parameter.rules | {"type": parameter.type}, config.hyperparameters[name])
         config._check_together()
         return config
 
-    def _completed(self):
+    def completed(self):
+        """The same settings with a value in the place of each None, but not checked together."""
         sizes = MODELS[self.model].sizes
         if self.stochastic_layers not in sizes:
             known = ", ".join(map(str, sizes))
@@ -190,8 +191,10 @@ class Config:
         data = self.data_entry
         if self.data_dir is not None and not pathlib.Path(self.data_dir).is_dir():
             raise UsageError(f"--data_dir: {self.data_dir} is not a folder")
-        if self.per_image is not None and not pathlib.Path(self.per_image).resolve().parent.is_dir():
-            raise UsageError(f"--per_image: {self.per_image} lies in no folder that is there")
+        if self.per_image is not None:
+            path = pathlib.Path(self.per_image).resolve()
+            if path.is_dir() or not path.parent.is_dir():
+                raise UsageError(f"--per_image: {self.per_image} is not a file in a folder that is there")
         if self.conditional != "no" and not data.n_labels:
             raise UsageError(f"--conditional: {self.conditional} is not allowed; {self.dataset} has no labels")
         n_train, n_test = data.n_train - self.held_out, self.n_test
@@ -294,5 +297,5 @@ CALL = {field.name for field in flag_fields() if field.metadata["group"] in ("ru
 
 def _as_text(settings):
     """Settings as text, without those that have their default: one that is added later changes no older text."""
-    usual = dataclasses.asdict(Config()._completed())
+    usual = dataclasses.asdict(Config().completed())
     return json.dumps({name: value for name, value in settings.items() if value != usual[name]}, sort_keys=True)

@@ -18,11 +18,12 @@ def load_run(folder, data_dir=None, gpu=0):
     Raises UsageError where there is no finished run, and data.DataError where its data set cannot be had.
     """
     config = dataclasses.replace(load_config(folder), data_dir=data_dir)
-    if not Run.has_weights(folder):
+    run = Run(folder, lock=False)
+    if not run.is_trained():
         raise UsageError(f"load_run: {folder} has no model.weights.h5; its training has not ended")
     if "tensorflow" not in sys.modules:
         start_tensorflow(gpu)
-    session = Session(config, Run(folder, lock=False), eval_only=True)
+    session = Session(config, run, eval_only=True)
     session.load_weights()
     return TrainedModel(session)
 
@@ -99,6 +100,6 @@ class TrainedModel:
         if labels is None:
             return None
         labels, n_labels = np.asarray(labels), self.dataset.entry.n_labels
-        if labels.shape != (n,) or not np.isin(labels, range(n_labels)).all():
+        if labels.shape != (n,) or labels.dtype.kind not in "ui" or not np.isin(labels, range(n_labels)).all():
             raise ValueError(f"labels must be {n} integers from 0 to {n_labels - 1}, one for each image")
         return np.eye(n_labels, dtype=np.float32)[labels]

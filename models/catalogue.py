@@ -3,6 +3,7 @@
 Nothing here imports TensorFlow. The code behind an entry is imported when it is used.
 """
 
+import functools
 import importlib
 from typing import Any, NamedTuple
 
@@ -77,12 +78,7 @@ MODELS = {
 
 def objective_function(name, hyperparameters):
     """The objective `name` with its hyperparameters bound: (output, beta=1.0) -> models.objectives.Estimate."""
-    function = getattr(importlib.import_module(OBJECTIVES[name].module), name)
-
-    def objective(output, beta=1.0):
-        return function(output, beta, **hyperparameters)
-
-    return objective
+    return functools.partial(getattr(importlib.import_module(OBJECTIVES[name].module), name), **hyperparameters)
 
 
 def model_class(name):

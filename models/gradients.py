@@ -17,7 +17,8 @@ def estimate_and_gradients(model, objective, x, noise, y=None, beta=1.0):
         q follows  ds/dq (its parameters inside log q(z|x): the score)  +  sum_l w ds/dz_l dsample_l/dq,
 
     each part of q's only where the objective asks for it (`score`, `through_samples`).
-    XLA merges what the parts have in common, so there is still one pass back through the decoder.
+    XLA merges what the parts have in common: where p and q follow one surrogate, there is one pass back through the
+    decoder.
     """
 
     def cut(sample):

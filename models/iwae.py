@@ -17,8 +17,8 @@ class IWAE(keras.Model):
 
     n_hidden, n_latent: one entry per stochastic layer, from the image upwards.
     pixel_means: [n_pixels] mean training image for the output bias, or None.
-    n_context: with more than 0 the model is conditional (Sohn et al., 2015): it has all of p and q given y
-    [batch, n_context], which is appended to the inputs of q(z1|x) and p(x|z1).
+    n_context: with more than 0 the model is conditional (Sohn et al., 2015): y [batch, n_context] is appended to the
+    inputs of q(z1|x) and p(x|z1). The blocks between stochastic layers are not given it.
     learned_prior: the prior of a conditional model is p(zL|y), a Gaussian block on y, in place of N(0, I).
     """
 

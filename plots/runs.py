@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from plots.style import TEST_COLOUR, TRAIN_COLOUR, plt, save, save_animation, scatter_labels, show_images
-from utils import read_csv
+from utils import read_csv, whole_file
 
 
 def _prior_frames(run):
@@ -39,7 +39,8 @@ def prior_samples(run):
         figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
         _draw_prior(axes, *frame)
         save(figure, run.figures / "epochs" / f"prior_{frame[0]:04d}.png")
-    shutil.copyfile(run.figures / "epochs" / f"prior_{frames[-1][0]:04d}.png", run.figures / "prior.png")
+    with whole_file(run.figures / "prior.png") as temporary:
+        shutil.copyfile(run.figures / "epochs" / f"prior_{frames[-1][0]:04d}.png", temporary)
     figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
     save_animation(figure, lambda i: _draw_prior(axes, *frames[i]), len(frames), run.figures / "prior.gif")
 
@@ -154,11 +155,11 @@ def means_while_training(run):
         for number, (axis, points) in enumerate(zip(axes[0], layers), 1):
             axis.clear()
             scatter_labels(axis, points[i], labels)
-            limits = 1.05 * np.abs(np.concatenate(points)).max(axis=0)
+            limits = 1.05 * np.maximum(np.abs(np.concatenate(points)).max(axis=0), 1e-3)
             title = f"means of q(z{number}), after {epochs[i]} epoch{'' if epochs[i] == 1 else 's'}"
             axis.set(title=title, xlim=(-limits[0], limits[0]), ylim=(-limits[1], limits[1]))
             unit = "unit" if n_units[number - 1] <= 2 else "principal component"
-            axis.set(xlabel=f"first {unit}", ylabel=f"second {unit}")
+            axis.set(xlabel=f"first {unit}", ylabel=f"second {unit}" if n_units[number - 1] > 1 else "")
 
     save_animation(figure, draw, len(frames), run.figures / "posterior_pca.gif")
 

@@ -47,8 +47,9 @@ def posteriors(session):
     x, labels = x[rows], session.dataset.test_labels[rows]
     noise = model.noise(SHOWN, len(x), stateless_seed(seed, Stream.PICTURE, 0))
     q_samples = model.encode(x, noise)[0][1].numpy()  # [SHOWN, n, 2]
-    (sir_samples,), effective = sampling_importance_resampling(model, x, n_samples=SAMPLES, n_draws=SHOWN, seed=seed)
-    log_px = make_log_likelihood(model, SAMPLES)(x, seed=seed)[1].log_px
+    jit = session.config.jit == "on"
+    (sir_samples,), effective = sampling_importance_resampling(model, x, None, SAMPLES, SHOWN, seed, jit)
+    log_px = make_log_likelihood(model, SAMPLES, jit)(x, seed=seed)[1].log_px
     true_posterior, bar, result = make_true_posterior(model), ProgressBar(len(x), "image", "log p(x)"), []
     for i, image in enumerate(x):
         grid = true_posterior(image)

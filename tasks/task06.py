@@ -6,6 +6,7 @@ training.
 """
 
 import pathlib
+import shlex
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
@@ -48,18 +49,23 @@ def drawn(configs):
 
 
 def without_inactive_units(session, activities, n_images):
-    """log p(x) with all the units and with the active ones alone, on the same images; nats."""
+    """log p(x) with all the units and with the active ones alone, on the same images; nats. The latter is None where a
+    layer has no active unit, for without it there is no such model.
+    """
     from evaluation import ACTIVE, make_log_likelihood, without_units
     from utils import evenly_spaced
 
     config = session.config
     x, y = (evenly_spaced(array, n_images) for array in session.test_data())
-    smaller = without_units(session.model, [units > ACTIVE for units in activities], *session.test_data())
-    jit = config.jit == "on"
-    return [
-        make_log_likelihood(m, config.eval_samples, jit)(x, y, config.seed)[0].test_llh
-        for m in (session.model, smaller)
-    ]
+    keep, jit = [units > ACTIVE for units in activities], config.jit == "on"
+
+    def log_px(model):
+        return make_log_likelihood(model, config.eval_samples, jit)(x, y, config.seed)[0].test_llh
+
+    whole = log_px(session.model)
+    if not all(units.any() for units in keep):
+        return whole, None
+    return whole, log_px(without_units(session.model, keep, *session.test_data(), jit))
 
 
 def work(settings, sessions):
@@ -76,25 +82,26 @@ def work(settings, sessions):
 
     other = settings.dataset != Config.dataset
     if not sessions:
-        of_it = f" --dataset {settings.dataset}" * other
+        of_it = f" --dataset {shlex.quote(settings.dataset)}" * other
         raise UsageError(f"no trained model in results/; python main.py --preset quick{of_it} makes one")
     rows, activities, configs, runs = [], {}, {}, {}
     bar = ProgressBar(len(sessions), "model", "active units")
     for number, (name, open_session) in enumerate(sessions, 1):
-        session = open_session()
-        session.load_weights()
+        if (session := open_session()) is None:
+            continue
         config = session.config
-        units = activities[name] = make_activity(session.model)(*session.test_data())
+        units = activities[name] = make_activity(session.model, jit=config.jit == "on")(*session.test_data())
         configs[name], runs[name] = config, session.run
         active = "+".join(str(int(np.sum(layer > ACTIVE))) for layer in units)
         whole, reduced = without_inactive_units(session, units, settings.eval_images or IMAGES)
+        lost = "" if reduced is None else f"; without the others {reduced - whole:+.3f} nats"
         rows.append({
             "run": name, "active": active, "units": "+".join(map(str, config.n_latent)),
             "paper": of_paper(config),
-            "log_px": whole, "log_px_active_alone": reduced,
+            "log_px": whole, "log_px_active_alone": "" if reduced is None else reduced,
         })  # fmt: skip
         bar.update(number, sum(map(int, active.split("+"))))
-        print(f"{name}: {active} active of {rows[-1]['units']}; without the others {reduced - whole:+.3f} nats")
+        print(f"{name}: {active} active of {rows[-1]['units']}{lost}")
     folder = run_folder.RESULTS / FOLDER / (own.name_of(settings.dataset) if other else "")
     write_csv(folder / "active_units.csv", rows)
     groups = drawn(configs)

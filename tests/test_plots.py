@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import plots.comparison
 import plots.runs
 from experiment.run_folder import Run
 from experiment.session import REDRAWN_COLUMNS, REDRAWN_ROWS, Session
+from utils import write_csv
 
 
 class FakeModel:
@@ -40,6 +42,68 @@ def test_z1_is_redrawn_along_a_row_under_the_same_upper_layers_and_label(conditi
     labels = np.zeros(REDRAWN_ROWS) if conditional == "no" else np.arange(REDRAWN_ROWS) % 3
     assert np.array_equal(drawn[:, 5, 3], labels)
     assert (session.run.figures / "z1_redrawn.png").stat().st_size > 5000
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that a test draws, by the names of their files, in the place of pictures."""
+    drawn = {}
+    for module in (plots.runs, plots.comparison):
+        monkeypatch.setattr(module, "save", lambda figure, path: drawn.update({path.name: figure}))
+    return drawn
+
+
+def test_learning_curves_are_those_of_the_log(tmp_path, figures):
+    run, names = Run(tmp_path), ("iwae_elbo", "vae_elbo", "log_px_z", "kl")
+    columns = [f"{split}_{name}" for split in ("train", "test") for name in names]
+    rows = [{"epoch": e, "step": e} | {name: 10 * e + i for i, name in enumerate(columns)} for e in range(3)]
+    write_csv(run.metrics, rows)
+    plots.runs.learning_curves(run, "iwae_elbo")
+    for panel, name in zip(figures["learning_curves.png"].axes, names):
+        for line in panel.lines:
+            i = columns.index(f"{line.get_label()}_{name}")
+            assert line.get_xdata().tolist() == [0, 1, 2] and line.get_ydata().tolist() == [i, 10 + i, 20 + i]
+        assert {line.get_label() for line in panel.lines} == {"train", "test"}
+
+
+def test_reconstructions_stand_below_their_images(tmp_path, figures, monkeypatch):
+    run, shown = Run(tmp_path), []
+    monkeypatch.setattr(plots.runs, "show_images", lambda axis, images, *_: shown.extend(images[:, 0, 0]))
+    images = np.arange(6.0)[:, np.newaxis, np.newaxis] * np.ones((1, 2, 2))
+    np.savez(run.arrays / "reconstructions.npz", images=images, means=100 + images)
+    plots.runs.reconstructions(run, columns=3)
+    assert shown == [0, 1, 2, 100, 101, 102, 3, 4, 5, 103, 104, 105]
+
+
+def test_the_prior_s_picture_is_the_last_one(tmp_path):
+    run = Run(tmp_path)
+    for epoch in (0, 2, 16):
+        np.savez(run.arrays / f"prior_{epoch:04d}.npz", means=np.full((10, 4, 4), epoch / 20))
+    plots.runs.prior_samples(run)
+    assert (run.figures / "prior.png").read_bytes() == (run.figures / "epochs/prior_0016.png").read_bytes()
+    assert (run.figures / "prior.png").read_bytes() != (run.figures / "epochs/prior_0000.png").read_bytes()
+
+
+def test_the_comparison_s_lines_are_what_their_labels_say(tmp_path, figures):
+    sections = {"A": ("iwae_elbo", 1, "no"), "B": ("vae_elbo", 1, "no")}
+    values = {("iwae_elbo", 1, 1, "no"): -3.0, ("iwae_elbo", 1, 5, "no"): -2.0, ("vae_elbo", 1, 5, "no"): -4.0}
+    ours, theirs = values, {cell: value - 1 for cell, value in values.items()}
+    plots.comparison.comparison(sections, (1, 5), {"ours": ours, "theirs": theirs}, tmp_path / "comparison.png")
+    lines = {
+        (panel.get_title(), line.get_label()): [*zip(line.get_xdata().tolist(), line.get_ydata().tolist())]
+        for panel in figures["comparison.png"].axes
+        for line in panel.lines
+    }
+    assert lines["A", "ours"] == [(0, -3.0), (1, -2.0)] and lines["A", "theirs"] == [(0, -4.0), (1, -3.0)]
+    assert lines["B", "ours"] == [(1, -4.0)] and lines["B", "theirs"] == [(1, -5.0)]
+
+
+def test_bounds_against_time_are_the_test_bounds(tmp_path, figures):
+    rows = [{"seconds": 10 * n, "train_iwae_elbo": -n, "test_iwae_elbo": -100 - n} for n in range(4)]
+    write_csv(tmp_path / "metrics.csv", rows)
+    plots.comparison.bounds_against_time({5: {"a run": tmp_path / "metrics.csv"}}, tmp_path / "time.png")
+    (line,) = figures["time.png"].axes[0].lines
+    assert line.get_xdata().tolist() == [10, 20, 30] and line.get_ydata().tolist() == [-101, -102, -103]
 
 
 def test_points_that_only_turn_or_change_sign_stay_where_they_are_along_training(tmp_path, monkeypatch):

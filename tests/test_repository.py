@@ -14,6 +14,7 @@ from experiment.flags import parse_flags
 from experiment.run_folder import RESULTS, ROOT, Run, load_config
 from experiment.session import Session
 from experiment.settings import Config
+from utils import read_csv
 
 README = (ROOT / "README.md").read_text()
 TRACKED = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True).stdout.split()
@@ -74,6 +75,16 @@ def test_the_pages_tables_are_those_of_the_results():
     assert markdown.part_of(tables.TASKS, "estimators") == markdown.estimators(results)
     assert markdown.part_of(RESULTS / "README.md", "runs") == markdown.every_run(COMMITTED)
     assert markdown.part_of(RESULTS / "README.md", "annealed") == markdown.annealed(COMMITTED)
+
+
+def test_k_grew_in_the_committed_runs_when_their_settings_say():
+    grown = 0
+    for folder in COMMITTED:
+        config, rows = load_config(folder), read_csv(folder / "metrics.csv")
+        if "n_samples" in rows[0]:
+            assert [int(row["n_samples"]) for row in rows] == [config.samples_at(int(row["epoch"])) for row in rows]
+            grown += config.samples_at(0) < config.n_samples
+    assert grown > 3
 
 
 def test_the_recipe_s_tables_are_those_of_its_runs_and_none_compared_was_tested_on_the_test_set():

@@ -2,15 +2,20 @@
 
 import dataclasses
 import json
+import pathlib
+import types
 
 import numpy as np
+import pytest
 
+from data import DataError
 from experiment import cells, session
 from experiment.run_folder import Run
 from experiment.session import Session, build_model
 from experiment.settings import Config
 from utils import evenly_spaced
 
+RECORD = dict(test_llh=-9.5, standard_error=0.1, mc_error=None, n_samples=20, n_images=50, active_units=[2])
 SMALL = Config(n_hidden=(6,), n_latent=(3,), epochs=1, jit="off", conditional="learned_prior")
 
 
@@ -23,6 +28,29 @@ def test_it_measures_the_test_images_or_those_held_out_with_their_own_labels(few
     np.testing.assert_array_equal(held_out.dataset.train_images, digits.train_images[:250])
     np.testing.assert_array_equal(held_out.dataset.test_images, digits.train_images[250:])
     np.testing.assert_array_equal(held_out.test_data()[1].argmax(axis=1), digits.train_labels[250:])
+
+
+def test_images_are_binarised_as_asked(few_digits, digits):
+    one = Session(dataclasses.replace(SMALL, binarise="threshold").resolved(), Run(few_digits / "a"))
+    np.testing.assert_array_equal(one.dataset.train_images, 255 * (digits.train_images > 127))
+    with pytest.raises(DataError, match="--binarise: none is for images of 0 and 1"):
+        Session(dataclasses.replace(SMALL, binarise="none").resolved(), Run(few_digits / "b"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [((20, 40), True), ((10, 50), True), ((20, 50), True), ((30, 50), False), ((20, 51), False)]
+)
+def test_a_record_is_kept_unless_it_has_fewer_samples_or_fewer_images(asked, kept):
+    run = types.SimpleNamespace(recorded=lambda: RECORD | {"pareto_k": 0.5}, test_llh=pathlib.Path("test_llh.json"))
+    assert Session._kept_record(types.SimpleNamespace(run=run), *asked) == kept
+
+
+def test_a_held_out_result_is_not_called_a_test_result(capsys):
+    config = dataclasses.replace(SMALL, held_out=150).resolved()
+    one = Session.__new__(Session)
+    one.config, one.run = config, types.SimpleNamespace(recorded=lambda: RECORD, test_llh=pathlib.Path("test_llh.json"))
+    one.report()
+    assert capsys.readouterr().out.startswith("held-out training log likelihood (k=20): -9.50")
 
 
 def test_the_seed_decides_the_first_weights(digits):

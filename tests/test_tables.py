@@ -1,10 +1,12 @@
 """The README's tables, from results to Markdown."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 
+import plots.comparison
 import tables
 from experiment import cells, markdown, run_folder, survey
 from experiment.commands import commands_for
@@ -18,7 +20,8 @@ FAST = dict(preset="fast", **PRESETS["fast"])
 
 
 def result(value, folder="run", **settings):
-    llh = {"test_llh": value, "standard_error": 0.25, "n_samples": 5000, "n_images": 10000, "active_units": [19]}
+    llh = {"test_llh": value, "standard_error": 0.25, "mc_error": 0.01, "n_samples": 5000, "n_images": 10000}
+    llh |= {"active_units": [19]}
     config = Config(**(settings if "preset" in settings else {**FAST, **settings})).resolved()
     return cells.Result(folder, config, llh, {"epochs": config.n_epochs, "seconds": 5400})
 
@@ -105,6 +108,45 @@ def test_the_table_of_estimators_knows_hyperparameters_and_other_growths_of_k():
     assert "fast/" not in markdown.tables(runs)  # the seeds of miwae are no cell of the main tables
 
 
+def save_run(folder, config, **llh):
+    """A folder that holds a run which was trained, by its files alone, and measured."""
+    saved = run_folder.Run(folder)
+    saved.begin(config)
+    saved.weights.touch()
+    saved.training.write_text(json.dumps({"epochs": config.n_epochs, "seconds": 7200}))
+    saved.test_llh.write_text(json.dumps(result(-90.0).llh | llh))
+    return saved
+
+
+def test_every_run_has_a_line_whatever_it_was_measured_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
+    one_image = dict(standard_error=None, mc_error=None, n_samples=1, n_images=1)
+    save_run(tmp_path / "fast/a", Config().resolved(), **one_image)
+    save_run(tmp_path / "fast/b", Config(held_out=50, dataset="fashion_mnist").resolved(), n_images=50)
+    save_run(tmp_path / "fast/c", Config().resolved()).training.unlink()  # killed before it was written
+    rows = markdown.every_run(cells.measured_folders()).splitlines()[2:]
+    assert rows == [
+        "| [fast/a](fast/a) | -90.00 |  |  | 1 | 1 | 19 | 3,280 | 2.0 |",
+        "| [fast/b](fast/b) | -90.00 ± 0.25 | 0.010 |  | 5000 | 50 held out of fashion_mnist | 19 | 3,280 | 2.0 |",
+    ]
+
+
+def test_a_run_that_cannot_be_opened_costs_no_other(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
+    broken, foreign = (save_run(tmp_path / "fast" / name, Config().resolved()) for name in "ab")
+    broken.weights.write_text("no weights")
+    foreign.config.write_text(foreign.config.read_text().replace('"iwae_elbo"', '"vr_max"'))
+    opened = {}
+
+    def work(settings, sessions):
+        opened.update({name: open_session() for name, open_session in sessions})
+
+    assert survey(work, "", ["--gpu", "-1"], same=("dataset",)) == 0
+    out, err = capfd.readouterr()
+    assert opened == {"fast/a": None} and err.count(" is left out: ") == err.count("\n") == 2
+    assert "fast/b is left out: --run_dir: " in err and "--objective: vr_max is not allowed" in err
+
+
 def test_what_is_no_cell_of_the_tables_is_in_none():
     others = [
         result(-80.0, "another_size", n_latent=(50,)),
@@ -123,6 +165,9 @@ def test_the_paper_s_schedule_and_seeds_have_their_own_place():
     text = markdown.tables([result(-86.40, "faithful", **paper), *seeds])
     fast, _, own_schedule = text.partition("The paper's own schedule")
     assert "faithful" in own_schedule and "3,280" in own_schedule and "faithful" not in fast
+    two_layers = markdown.tables([result(-83.0, "two", stochastic_layers=2, **paper)])
+    assert "The paper's own schedule, IWAE, 2 stochastic layers:" in two_layers
+    assert "The paper's own schedule, IWAE, 1" not in two_layers
     links = "[-86.00](seed0), [-86.10](seed1), [-86.20](seed2)"
     spread = "mean -86.10, standard deviation between seeds 0.10 nats."
     assert f"3 seeds of `iwae_elbo`, 1 layer, k=1: {links}; {spread}" in text
@@ -144,6 +189,11 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     page.write_text(marks + "<!-- runs -->\n<!-- /runs -->\n<!-- annealed -->\n<!-- /annealed -->\n")
     monkeypatch.setattr(tables, "README", readme)
     monkeypatch.setattr(tables, "TASKS", tasks)
+    compared, draw = {}, plots.comparison.comparison
+    monkeypatch.setattr(
+        plots.comparison, "comparison",
+        lambda sections, ks, sources, path: (compared.update(sources), draw(sections, ks, sources, path)),
+    )  # fmt: skip
     assert run("task04") == 0
     (folder,) = few_digits.glob("quick/*/")
     recorded = json.loads((folder / "test_llh.json").read_text())["test_llh"]
@@ -158,6 +208,9 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     (row,) = [line for line in page.read_text().splitlines() if f"[quick/{folder.name}]" in line]
     assert f"| {recorded:.2f} ± " in row and " | 20 | 50 | " in row and re.search(r" \| 2 \| \d\.\d \|$", row)
     assert (few_digits / "comparison.png").stat().st_size > 1000
+    for name, source in {"reference": cells.REFERENCE, "paper": cells.PAPER}.items():
+        assert compared[name].items() >= source.items()  # and the VAE's cells at k = 1
+    assert compared["this project"] == {}  # a short run fills no cell
 
 
 def parsed(line):
@@ -187,17 +240,17 @@ def test_the_commands_go_on_with_what_is_there(tmp_path, monkeypatch):
     trained, stopped, new = (config for config in cells.configs_of_cells() if (config.seed, config.objective,
                              config.stochastic_layers, config.conditional) == (0, "iwae_elbo", 2, "no"))  # fmt: skip
     for config, files in (
-        (trained, ("model.weights.h5", "checkpoints/beginning.index")),
+        (trained, ("model.weights.h5", "training.json", "checkpoints/beginning.index")),
         (stopped, ("checkpoints/ckpt-7.index",)),
     ):
         run = run_folder.Run(default_path(config))
-        run.begin(config)
+        run.begin(dataclasses.replace(config, eval_images=1000) if config == stopped else config)
         for name in files:
             (run.path / name).touch()
     folder = tmp_path / "fast"
     assert commands_for([new, stopped, trained]) == [
         f"python main.py --preset fast --seed 0 --stochastic_layers 2 --n_samples 50 --start_from {folder}/iwae-2l-k1",
-        f"python main.py --resume --run_dir {folder}/iwae-2l-k5",
+        f"python main.py --resume --run_dir {folder}/iwae-2l-k5 --eval_samples 5000 --eval_images 10000",
         f"python main.py --eval_only --run_dir {folder}/iwae-2l-k1",
     ]
 

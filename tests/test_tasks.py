@@ -79,6 +79,8 @@ def test_task02(few_digits, constants, capfd):
     at_last = 4 * 2 * 2 + 2  # estimators, k, networks; one sample says nothing to RWS
     assert len(rows) == at_last + 2 * 2 * 2 * 2 and {epochs for _, _, epochs, _ in rows} == {0, 1, 2}
 
+    assert len({rows["dreg", 8, epochs, "encoder"]["snr"] for epochs in (0, 1, 2)}) == 3  # each has its own weights
+
     def last(objective, k, network, quantity="snr"):
         return float(rows[objective, k, 2, network][quantity])
 
@@ -91,8 +93,8 @@ def test_task02(few_digits, constants, capfd):
 
 
 def test_task07(few_digits, constants, capfd):
-    small = dict(TEMPERATURES=20, CHAINS=4, DRAWN=6)
-    flags = ("--conditional", "learned_prior", "--n_hidden", 20, "--eval_images", 30, "--jit", "off")
+    small = dict(TEMPERATURES=20, CHAINS=4, DRAWN=6)  # and 5 images to take labels from
+    flags = ("--conditional", "learned_prior", "--n_hidden", 20, "--held_out", 5, "--eval_images", 5, "--jit", "off")
     assert run("task07", *flags, **small) == 0, capfd.readouterr().err
     (folder,) = few_digits.glob("quick/*")
     assert "annealed.png" in pictures(folder / "figures")
@@ -100,12 +102,12 @@ def test_task07(few_digits, constants, capfd):
         [{name: float(value) for name, value in row.items()} for row in read_csv(folder / f"{name}.csv")]
         for name in ("annealed", "bracket")
     )
-    assert len(test) == 30 and len(drawn) == 6
+    assert len(test) == len(drawn) == 5
     assert all(row["mc_error"] > 0 and row["annealed_mc_error"] > 0 for row in test)
     assert all(abs(row["upper"] - row["lower"]) < 3 for row in drawn)
     out = capfd.readouterr().out
     above = np.mean([row["annealed"] - row["log_px"] for row in test])
-    assert f"On 30 test images annealing gives {above:+.3f} nats" in out
+    assert f"On 5 test images annealing gives {above:+.3f} nats" in out
 
 
 def test_task06_needs_a_trained_model(few_digits, capfd):

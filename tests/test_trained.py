@@ -1,7 +1,10 @@
 """Trained models from Python: what goes in, what comes out, and what is refused."""
 
 import csv
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -92,7 +95,7 @@ def test_labels_that_do_not_fit_are_refused(trained, conditional, images):
         trained.encode(images, np.zeros(30, int))
     with pytest.raises(ValueError, match="needs labels"):
         conditional.sample(3)
-    for labels in (np.zeros(29, int), np.full(30, 10)):
+    for labels in (np.zeros(29, int), np.full(30, 10), np.ones(30), np.ones(30, bool)):
         with pytest.raises(ValueError, match="30 integers from 0 to 9"):
             conditional.log_likelihood(images, labels, n_samples=2)
 
@@ -103,6 +106,17 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path):
     (tmp_path / "config.json").write_text((RESULTS / "quick/iwae-1l-k5/config.json").read_text())
     with pytest.raises(UsageError, match="training has not ended"):
         load_run(tmp_path)
+
+
+def test_damaged_weights_are_refused(tmp_path):
+    folder = shutil.copytree(RESULTS / "quick" / "iwae-1l-k5", tmp_path / "run")
+    content = bytearray((folder / "model.weights.h5").read_bytes())
+    record = json.loads((folder / "training.json").read_text()) | {"weights": hashlib.sha256(content).hexdigest()}
+    (folder / "training.json").write_text(json.dumps(record))
+    content[len(content) // 2] ^= 1
+    (folder / "model.weights.h5").write_bytes(content)
+    with pytest.raises(UsageError, match="model.weights.h5 is damaged"):
+        load_run(folder)
 
 
 def test_readme_s_python_runs_as_it_stands_and_per_image_values_are_the_measured_ones(tmp_path):
@@ -116,7 +130,7 @@ def test_readme_s_python_runs_as_it_stands_and_per_image_values_are_the_measured
     assert process.stdout == "8 (8, 100) (16, 28, 28)\n" and process.stderr == ""
 
 
-def test_per_image_values_are_written(tmp_path, capfd):
+def test_per_image_values_are_written(tmp_path, mnist, capfd):
     import main
     from experiment import command_line
 
@@ -125,7 +139,8 @@ def test_per_image_values_are_written(tmp_path, capfd):
     assert command_line(main.work, main.DESCRIPTION, flags) == 0
     with open(tmp_path / "each.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["test_image"]) for row in rows] == list(range(0, 10000, 500)) and rows[0]["label"] == "7"
+    assert [int(row["test_image"]) for row in rows] == list(range(0, 10000, 500))
+    assert [int(row["label"]) for row in rows] == mnist.test_labels[::500].tolist()
     mean = np.mean([float(row["log_px"]) for row in rows])
     assert f"test log likelihood (k=30): {mean:.2f}" in capfd.readouterr().out
     assert all(0 < float(row["mc_error"]) < 5 for row in rows)

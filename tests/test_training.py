@@ -1,10 +1,12 @@
 """The training loop: what a step does, and that nothing but the seed decides what comes out."""
 
+import concurrent.futures
 import contextlib
 import csv
 import dataclasses
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -57,7 +59,8 @@ def test_same_seed_same_weights_bit_for_bit_however_steps_are_divided(tmp_path, 
 
 
 def test_another_seed_gives_other_weights(tmp_path, digits, uninterrupted):
-    other = run_training(tmp_path / "other", digits, dataclasses.replace(TINY, seed=6))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:  # where Python allows no handlers of signals
+        other = pool.submit(run_training, tmp_path / "other", digits, dataclasses.replace(TINY, seed=6)).result()
     assert not np.allclose(other[0][0], uninterrupted[0][0])
 
 
@@ -91,6 +94,35 @@ def test_stopped_by_a_signal_and_resumed_ends_the_same(tmp_path, digits, uninter
     assert same(run_training(tmp_path / "run", digits, config, resume=True), expected)
 
 
+def test_stopped_after_the_last_step_it_ends_there(tmp_path, digits, monkeypatch):
+    """And does not go on to the pictures and the evaluation; resumed, it has nothing left to train."""
+    look = loop._Training._look
+
+    def look_then_interrupt(self, epochs):
+        look(self, epochs)
+        if epochs == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop._Training, "_look", look_then_interrupt)
+    with pytest.raises(Interrupted, match="stopped after the last step, 60, which is saved"):
+        run_training(tmp_path / "run", digits)
+    assert (tmp_path / "run/checkpoints/ckpt-60.index").exists()
+
+
+def test_resumed_amid_an_epoch_without_its_log_it_keeps_no_wrong_weights(tmp_path, digits, monkeypatch):
+    folder = tmp_path / "run"
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
+    monkeypatch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)
+    run_training(folder, digits)
+    for path in (folder / "checkpoints").glob("ckpt-60.*"):
+        path.unlink()
+    (folder / "metrics.csv").unlink()
+    kept = (folder / "arrays/after_0002.weights.h5").read_bytes()
+    _, metrics = run_training(folder, digits, resume=True)  # from step 59, in the epoch after the second
+    assert (folder / "arrays/after_0002.weights.h5").read_bytes() == kept
+    assert [row["epoch"] for row in csv.DictReader(metrics.splitlines())] == ["3"]
+
+
 def test_the_averaged_weights_are_monitored_and_tested_and_leave_training_alone(tmp_path, digits, uninterrupted):
     averaged, _ = run_training(tmp_path, digits, dataclasses.replace(TINY, ema=0.9))
     model = build_model(TINY.resolved(), digits.pixel_means)
@@ -104,14 +136,18 @@ def test_the_averaged_weights_are_monitored_and_tested_and_leave_training_alone(
         np.testing.assert_allclose(stored, plain, atol=1e-6)
 
 
-def test_test_images_are_monitored_with_their_own_labels(tmp_path, digits):
+def test_images_are_monitored_with_their_own_labels(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(loop, "MONITORED", 50)  # spread over the 400 and the 200
     config = dataclasses.replace(TINY, epochs=1, conditional="learned_prior").resolved()
     run, model = Run(tmp_path), build_model(config, digits.pixel_means)
     train(config, run, digits, model)
     (*_, row) = csv.DictReader(run.metrics.read_text().splitlines())
-    seed, x = stateless_seed(5, Stream.MONITOR, 0), digits.binarised_test_images()
-    bounds = make_bounds(model, 3, jit=False)(x, digits.context("test", True), seed)
-    assert float(row["test_iwae_elbo"]) == pytest.approx(bounds["iwae_elbo"], abs=1e-3)
+    means = digits.train_images[::8] / 255
+    train_x = (np.random.default_rng([5, Stream.MONITOR]).random(means.shape) < means).astype(np.float32)
+    for split, x, every in (("train", train_x, 8), ("test", digits.binarised_test_images()[::4], 4)):
+        y, seed = digits.context(split, True)[::every], stateless_seed(5, Stream.MONITOR, 0)
+        bounds = make_bounds(model, 3, jit=False)(x, y, seed)
+        assert float(row[f"{split}_iwae_elbo"]) == pytest.approx(bounds["iwae_elbo"], abs=1e-3)
 
 
 def test_every_epoch_and_seed_has_an_order_of_its_own(tmp_path, digits, monkeypatch):
@@ -132,10 +168,44 @@ def test_checkpoints_are_newest_by_number_and_never_of_weights_that_are_not_fini
     model = build_model(config, digits.pixel_means)
     checkpoints = Checkpoints(tmp_path, "", "", model, make_optimizer(config, 20, model))
     model.trainable_variables[1].assign(model.trainable_variables[1] * np.nan)
-    assert not checkpoints.save() and checkpoints.newest() is None
+    assert not checkpoints.save() and checkpoints.last_good is None
     for step in (9, 10):
         (tmp_path / f"ckpt-{step}.index").touch()
-    assert checkpoints.newest() == str(tmp_path / "ckpt-10")
+    assert checkpoints._on_disk()[0] == str(tmp_path / "ckpt-10")
+
+
+def test_a_checkpoint_has_the_seconds_so_far_and_a_full_disk_is_an_error_of_files(tmp_path, digits, monkeypatch):
+    config = TINY.resolved()
+    model = build_model(config, digits.pixel_means)
+    checkpoints, again = (Checkpoints(tmp_path, "", "", model, make_optimizer(config, 20, model)) for _ in range(2))
+    checkpoints.seconds.assign(7200.0)
+    assert checkpoints.save() and checkpoints.last_good == str(tmp_path / "ckpt-0")
+    assert again.restore() == again.last_good == checkpoints.last_good and float(again.seconds.numpy()) == 7200
+
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoints.save_beginning(tmp_path / "beginning")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_the_schedule_and_the_averaging_reach_either_optimizer(tmp_path, digits, optimizer):
+    config = dataclasses.replace(TINY, schedule="cosine", lr_warmup=1.0, optimizer=optimizer, ema=0.7)
+    rows = csv.DictReader(run_training(tmp_path / "run", digits, config)[1].splitlines())
+    assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0, 1e-3, 5.05e-4, 1e-5], rel=1e-4)
+    made = make_optimizer(config.resolved(), 20, build_model(config.resolved(), digits.pixel_means))
+    assert made.use_ema and made.ema_momentum == 0.7
+
+
+def test_seconds_are_those_that_training_took(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)  # a checkpoint after each call
+    config = dataclasses.replace(TINY, epochs=1).resolved()
+    model, began = build_model(config, digits.pixel_means), time.monotonic()
+    seconds = train(config, Run(tmp_path), digits, model)
+    assert 0.1 * (time.monotonic() - began) < seconds < time.monotonic() - began
 
 
 def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted, monkeypatch):
@@ -190,19 +260,22 @@ def test_checkpoint_of_another_experiment_is_refused(tmp_path, digits, capsys):
 
 
 def test_samples_grow_from_the_first_ones(tmp_path, digits, monkeypatch):
-    taken = []
+    taken, samples = [], set()
 
     def make_steps_and_note(config, *args):
         run = make_steps(config, *args)
+        samples.add((config.n_samples, config.backward_samples))
         return lambda *data: (taken.append((config.n_samples, int(data[-1] - data[-2]))), run(*data))[1]
 
     monkeypatch.setattr(loop, "make_steps", make_steps_and_note)
-    config = dataclasses.replace(TINY, n_samples=11, epochs=4, grow_samples=0.5, first_samples=1)
+    growing = dict(grow_samples=0.5, first_samples=1, backward_samples=2)
+    config = dataclasses.replace(TINY, n_samples=11, epochs=4, **growing)
     rows = list(csv.DictReader(run_training(tmp_path / "run", digits, config)[1].splitlines()))
     assert [row["n_samples"] for row in rows] == ["1", "1", "11", "11", "11"]
     assert [row["test_iwae_elbo"] == row["test_vae_elbo"] for row in rows] == [True, True, False, False, False]
     assert [k for k, _ in taken] == sorted(k for k, _ in taken)
     assert {k: sum(n for samples, n in taken if samples == k) for k in (1, 11)} == {1: 40, 11: 40}
+    assert samples == {(1, None), (11, 2)}
 
 
 def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):

@@ -1,6 +1,7 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped."""
 
 import atexit
+import contextlib
 import functools
 import pathlib
 import shutil
@@ -45,17 +46,12 @@ class Checkpoints:
         self.checkpoint = tf.train.Checkpoint(
             model=model, optimizer=optimizer, seconds=self.seconds, settings=self.settings
         )
-        self.folder = folder
+        self.folder, self.last_good = folder, None  # the checkpoint last saved or restored
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(_plain(folder)), max_to_keep=2)
 
     @property
     def step(self):
         return int(self.optimizer.iterations.numpy())
-
-    def newest(self):
-        """Name of the newest checkpoint file, or None."""
-        paths = self._on_disk()
-        return paths[0] if paths else None
 
     def _on_disk(self):
         """Checkpoint prefixes, newest first, by what is there: the manager's own list could be damaged as well."""
@@ -66,17 +62,24 @@ class Checkpoints:
         """Saves at the present step. Weights that are not finite are not saved: False is returned, and nothing kept."""
         if not all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables):
             return False
-        try:
-            self.manager.save(checkpoint_number=self.step)
-        except tf.errors.OpError as error:  # a full disk, say
-            raise OSError(None, error.message.splitlines()[0], str(self.folder)) from error
+        with self._errors_of_files():
+            self.last_good = self.manager.save(checkpoint_number=self.step)
         return True
 
     def save_beginning(self, path):
         """Saves at the present step, under `path`, for other runs with this beginning."""
         self.settings.text = self.beginning
-        self.checkpoint.write(str(path))
+        with self._errors_of_files():
+            self.checkpoint.write(str(path))
         self.settings.text = self.expected
+
+    @contextlib.contextmanager
+    def _errors_of_files(self):
+        """Within, what TensorFlow raises where nothing can be written, as on a full disk, becomes an OSError."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise OSError(None, error.message.splitlines()[0], str(self.folder)) from error
 
     def start_from(self, path):
         """Restores what save_beginning saved. Raises CheckpointError."""
@@ -92,6 +95,7 @@ class Checkpoints:
         for path in self._on_disk():
             reason = self._try(path, self.expected)
             if reason is None:
+                self.last_good = path
                 return path
             print(f"checkpoint {path} is not used: {reason}", file=sys.stderr)
         raise CheckpointError(f"--resume: no usable checkpoint in {self.folder}")

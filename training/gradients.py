@@ -59,7 +59,7 @@ def make_gradient_moments(config, model):
 
     def moments(x, y, n_draws, first=0):
         arguments = [tf.constant(value) for value in (x, y, first, first + n_draws)]
-        found = sums.get_concrete_function(*arguments)(*arguments)  # compiled at the first call
+        found = sums(*arguments)  # compiled at the first call
         return {"encoder": _moments(found, is_q, n_draws), "decoder": _moments(found, [not q for q in is_q], n_draws)}
 
     return moments

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import signal
+import threading
 import time
 
 import numpy as np
@@ -94,14 +95,17 @@ class _Training:
         print(f"starting at step {self.checkpoints.step} of {self.total}, after {seconds} in {other.path}", flush=True)
 
     def run_to_the_end(self):
-        handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        asked = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        handlers = {number: signal.signal(number, self._on_signal) for number in asked}
         try:
-            if self.checkpoints.newest() is None:
+            if self.checkpoints.last_good is None:
                 self._save()
             while self.checkpoints.step < self.total:
                 self._one_epoch(self.checkpoints.step // self.steps_per_epoch)
             self._look(self.config.n_epochs)
             self._save()
+            if self.stop_signal is not None:
+                raise Interrupted(f"stopped after the last step, {self.total}, which is saved")
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -131,7 +135,7 @@ class _Training:
             if int(stopped) < last:
                 raise TrainingDiverged(
                     f"the objective was {value.numpy()} at step {int(stopped)} (epoch {number + 1} of"
-                    f" {self.config.n_epochs}); the last good checkpoint is {self.checkpoints.newest()}"
+                    f" {self.config.n_epochs}); the last good checkpoint is {self.checkpoints.last_good}"
                 )
             self._report(last, float(bound), (time.monotonic() - began) / (last - step))
             self.steps_per_call, stop = agree(self.steps_per_call, self.stop_signal is not None)
@@ -179,7 +183,7 @@ class _Training:
         if not self.checkpoints.save():
             raise TrainingDiverged(
                 f"weights are not finite at step {self.checkpoints.step}; the last good checkpoint is"
-                f" {self.checkpoints.newest()}"
+                f" {self.checkpoints.last_good}"
             )
         self.saved_at = self.counted_to = now
 
@@ -187,7 +191,7 @@ class _Training:
         """Logs the bounds after this many epochs, once, with as many samples as training goes on with; keeps weights
         and images from the prior after 0, 1, 2, 4, ..., the last."""
         step = epochs_done * self.steps_per_epoch
-        if self.log.has(step):
+        if self.log.has(step) or self.checkpoints.step != step:  # resumed amid an epoch
             return
         with self._weights_to_test():
             if epochs_done & (epochs_done - 1) == 0 or epochs_done == self.config.n_epochs:

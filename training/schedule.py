@@ -35,7 +35,7 @@ def learning_rate(config, steps_per_epoch):
 
 def make_optimizer(config, steps_per_epoch, model):
     """Adam as in the paper (beta 0.9 and 0.999, epsilon 1e-4), or SOAP; averaging the weights too if `config.ema`."""
-    averaging = dict(use_ema=config.ema > 0, ema_momentum=config.ema or 0.99, ema_overwrite_frequency=None)
+    averaging = dict(use_ema=config.ema > 0, ema_momentum=config.ema)
     rate = learning_rate(config, steps_per_epoch)
     soap = config.optimizer == "soap"
     optimizer = SOAP(rate, **averaging) if soap else Adam(rate, epsilon=1e-4, **averaging)

@@ -8,7 +8,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.provider import OperatorProvider
 
-from tests.planted import Fault
+from tests.planted_runs import Fault
 
 # Of cosmic-ray's replacements those that leave a program running: `a << b` for `a / b` says nothing about a test.
 OPERATORS = (

@@ -3,22 +3,11 @@
 Most were seen in public implementations, or once got through this project's tests.
 """
 
-from typing import NamedTuple
+from tests.planted_runs import RUNS, Fault, fault
 
 # fmt: off
 
-
-class Fault(NamedTuple):
-    what: str  # what is wrong when it is planted
-    file: str
-    old: str  # stands in the file exactly once
-    new: str
-    tests: tuple  # of which one at least must fail: FILE::TEST, without "tests/test_" and "test_"; FILE alone is all
-
-
-def fault(what, file, old, new, *tests):
-    return Fault(what, file, old, new, tests)
-
+__all__ = ["FAULTS", "Fault"]
 
 BOUNDS = [
     fault("mean of logs for log of mean", "models/objectives.py",
@@ -159,11 +148,11 @@ TRAINING = [
           "training::the_averaged_weights_are_monitored_and_tested_and_leave_training_alone"),
     fault("test images are monitored with training labels", "training/loop.py",
           "dataset.context(split, conditional), MONITORED", 'dataset.context("train", conditional), MONITORED',
-          "training::test_images_are_monitored_with_their_own_labels"),
+          "training::images_are_monitored_with_their_own_labels"),
     fault("training images are monitored in the test images' place", "training/loop.py",
           '"test": evenly_spaced(dataset.binarised_test_images(), MONITORED)',
           '"test": (evenly_spaced(dataset.train_images, MONITORED) > 127).astype(np.float32)',
-          "training::test_images_are_monitored_with_their_own_labels"),
+          "training::images_are_monitored_with_their_own_labels"),
     fault("one order for all epochs", "training/loop.py", "Stream.SHUFFLE, number]", "Stream.SHUFFLE, 0]",
           "training::every_epoch_and_seed_has_an_order_of_its_own"),
     fault("one order for all seeds", "training/loop.py", "[self.config.seed, Stream.SHUFFLE", "[0, Stream.SHUFFLE",
@@ -235,56 +224,6 @@ EVALUATION = [
           "ais::weights_are_averaged_from_below_and_their_inverses_from_above"),
     fault("annealing without the labels", "evaluation/ais.py", "return model.log_weights(x, z, y).log_px_z",
           "return model.log_weights(x, z, 0 * y).log_px_z", "ais::estimate_and_bracket_are_given_the_labels"),
-]
-
-RUNS = [
-    fault("--held_out without effect", "experiment/session.py", "dataset.hold_out(config.held_out)",
-          "dataset.hold_out(0)",
-          "session::it_measures_the_test_images_or_those_held_out_with_their_own_labels"),
-    fault("held-out images with the first labels", "data/__init__.py", "test_labels=self.train_labels[-n:]",
-          "test_labels=self.train_labels[:n]",
-          "data::held_out_images_leave_training_and_take_the_place_of_the_test_set"),
-    fault("held-out images are trained on", "data/__init__.py", "train_images=self.train_images[:-n]",
-          "train_images=self.train_images", "data::held_out_images_leave_training_and_take_the_place_of_the_test_set"),
-    fault("test images binarised by another draw", "data/__init__.py", "np.random.RandomState(123)",
-          "np.random.RandomState(124)", "data::binarised_test_images_are_the_reference_s_first_draw"),
-    fault("test images measured with the training labels", "experiment/session.py", 'self.dataset.context("test", self',
-          'self.dataset.context("train", self',
-          "session::it_measures_the_test_images_or_those_held_out_with_their_own_labels"),
-    fault("points of a picture with the first labels", "experiment/session.py",
-          "labels = evenly_spaced(self.dataset.test_labels, n_images)",
-          "labels = self.dataset.test_labels[: len(x)]",
-          "session::points_of_pictures_have_their_images_labels"),
-    fault("frames of an animation with the first labels", "experiment/session.py",
-          "labels = evenly_spaced(self.dataset.test_labels, PCA_IMAGES)",
-          "labels = self.dataset.test_labels[: len(x)]",
-          "session::points_of_pictures_have_their_images_labels"),
-    fault("short evaluations fill a cell", "experiment/cells.py",
-          '(r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000)', 'r.llh["n_samples"]',
-          "session::only_full_measurements_on_the_test_images_fill_the_tables"),
-    fault("held-out evaluations fill a cell", "experiment/cells.py", " and not r.config.held_out]", "]",
-          "session::only_full_measurements_on_the_test_images_fill_the_tables"),
-    fault("models of other sizes fill a cell", "experiment/cells.py",
-          '"n_hidden", "n_latent")\n    if any', '"n_hidden")\n    if any',
-          "tables::what_is_no_cell_of_the_tables_is_in_none"),
-    fault("the best preset is shown", "experiment/cells.py", "for preset in reversed(presets):",
-          "for preset in presets:",
-          "tables::a_cell_shows_the_longest_preset_whatever_the_numbers"),
-    fault("the seed plays no part in the first weights", "experiment/session.py",
-          "keras.utils.set_random_seed(config.seed)", "keras.utils.set_random_seed(0)",
-          "session::the_seed_decides_the_first_weights"),
-    fault("a half-written file replaces a good one", "utils.py", "        temporary.unlink(missing_ok=True)\n",
-          "        temporary.exists() and os.replace(temporary, path)\n",
-          "damage::a_full_disk_is_one_line_and_what_was_there_stays"),
-    fault("another process's temporary file is removed", "experiment/run_folder.py", "in self.path.rglob(",
-          "in self.path.parent.rglob(",
-          "session::a_run_clears_away_its_own_leftovers_only"),
-    fault("the lock is not taken", "experiment/run_folder.py", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_UN",
-          "command_line::two_runs_cannot_write_into_one_folder"),
-    fault("a result that is no number is written", "experiment/session.py", "if not np.isfinite(result.test_llh):",
-          "if False:", "command_line::weights_that_give_no_number_are_an_error_and_nothing_is_written"),
-    fault("damaged weights are taken", "experiment/run_folder.py", "if written and written != self.weights_sha256():",
-          "if False:", "damage::weights_with_other_bytes_are_one_line_before_the_work"),
 ]
 
 FAULTS = [*BOUNDS, *MODELS, *TRAINING, *EVALUATION, *RUNS]

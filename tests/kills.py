@@ -73,7 +73,7 @@ def start(flags, output):
 def next_flags(flags, folder):
     """The command line that goes on with what is in the folder, and the phase that a run is in before it."""
     run = Run(folder, lock=False)
-    if run.weights.exists():
+    if run.is_trained():
         return ["--eval_only", "--run_dir", str(folder), "--gpu", "-1"]
     if run.has_checkpoints():
         return ["--resume", "--run_dir", str(folder), "--gpu", "-1"]

@@ -11,11 +11,14 @@ from experiment.cells import (
     PAPER,
     REFERENCE,
     SECTIONS,
+    TABLE,
     cell_of,
+    follows,
     grouped,
     means,
     read_result,
 )
+from experiment.presets import PRESETS
 from experiment.run_folder import Run
 from experiment.settings import Config
 from utils import read_csv, whole_file
@@ -73,20 +76,27 @@ def tables(results):
 def summary(results):
     """README's table as Markdown: a row a model, a column a k; this project's means over seeds in bold."""
     ours, reference, paper = (with_vae_at_one(v) for v in (means(results), REFERENCE, PAPER))
+    longest = {cell for cell, runs in grouped(results).items() if follows(runs[0].config, TABLE[0])}
     header = "| test log likelihood, nats | " + " | ".join(f"k = {k}" for k in KS) + " |"
     lines = [header, "| --- |" + " --- |" * len(KS)]
     for title, (objective, layers, conditional) in SECTIONS.items():
         row = [title]
         for cell in ((objective, layers, k, conditional) for k in KS):
             value = f"**{ours[cell]:.2f}**" if cell in ours else "not measured yet"
+            value += "†" * (cell in longest)
             published = [f"{numbers[cell]:.2f}" for numbers in (reference, paper) if cell in numbers]
             row.append(f"{value} ({', '.join(published)})" if published else value)
         lines.append("| " + " | ".join(row) + " |")
-    met = sum(ours[cell] >= value for cell, value in REFERENCE.items() if cell in ours)
+    below = [value - ours[cell] for cell, value in REFERENCE.items() if cell in ours and ours[cell] < value]
+    met = sum(cell in ours for cell in REFERENCE) - len(below)
+    others = f", {len(below)} missed by {min(below):.2f} to {max(below):.2f} nats" if below else ""
+    epochs = [PRESETS[name]["epochs"] for name in TABLE]
     return "\n".join([
         *lines, "",
-        "Bold: this project, the mean over seeds. In brackets: the reference (the TensorFlow 2 implementation that this"
-        f" project\nsucceeds), then the paper. {met} of the reference's {len(REFERENCE)} values are met.",
+        "Bold: this project, one seed or the mean over several. In brackets: the reference (the TensorFlow 2"
+        " implementation that this\nproject succeeds), then the paper."
+        f" {met} of the reference's {len(REFERENCE)} values are met{others}.",
+        f"† {epochs[0]} epochs, all others {epochs[1]}: compare rows at equal epochs only.",
     ])  # fmt: skip
 
 

@@ -46,10 +46,10 @@ def test_readme_s_table_has_means_over_seeds_and_counts_what_is_met():
         "| VAE, 1 stochastic layer | **-86.36** (-86.35, -86.76) | not measured yet (-86.10, -86.47)"
         " | not measured yet (-86.06, -86.35) |",
     ]
-    assert "1 of the reference's 16 values are met." in text
-    assert "0 of the reference's 16" in markdown.summary(
-        [result(-85.184, n_samples=5)]
-    )  # shown as -85.18, and below it
+    assert "1 of the reference's 16 values are met, 2 missed by 0.01 to 0.12 nats." in text
+    at_once = markdown.summary([result(-85.184, n_samples=5)])  # shown as -85.18, and below it
+    assert "0 of the reference's 16 values are met, 1 missed by 0.00 to 0.00 nats." in at_once
+    assert "values are met.\n" in markdown.summary([result(-85.0, n_samples=5)])
 
 
 def test_a_cell_shows_the_longest_preset_whatever_the_numbers():
@@ -62,7 +62,8 @@ def test_a_cell_shows_the_longest_preset_whatever_the_numbers():
         result(-84.00, "long/c", n_samples=50, seed=1, **long),  # without the first seed it is no cell
     ]
     (row,) = [line for line in markdown.summary(runs).splitlines() if line.startswith("| IWAE, 1")]
-    assert "| **-85.80** (-85.18, -85.54) | **-84.40** (-84.59, -84.78) |" in row
+    assert "| **-85.80**† (-85.18, -85.54) | **-84.40** (-84.59, -84.78) |" in row
+    assert "† 656 epochs, all others 328" in markdown.summary(runs)
     text = markdown.tables(runs)
     assert "[long/a](long/a)" in text and "fast/a" not in text and "long/c" not in text
     assert "2 seeds of `iwae_elbo`, 1 layer, k=5: [-85.90](long/a), [-85.70](long/b)" in text

@@ -140,7 +140,7 @@ class Session:
         learning_curves(self.run, self.config.objective)
         self.draw_reconstructions()
         self.draw_z1_redrawn()
-        self.draw_posterior_means()
+        self.draw_posterior_means(PCA_IMAGES)
         self._draw_means_while_training()
 
     def draw_reconstructions(self):

@@ -25,13 +25,18 @@ def _muted_stderr():
             os.close(kept)
 
 
+def _is_no_word_of_retracing(record):
+    """Every model has functions of its own, each traced once; TensorFlow takes them for one that is traced too often."""
+    return "triggered tf.function retracing" not in record.getMessage()
+
+
 def start_tensorflow(gpu=None, threads=0, strategy="one"):
     """Imports TensorFlow and makes the asked-for GPUs the only visible ones. Their memory is taken as it is needed.
 
     gpu: a number, from 0, or several, of those that are there; -1 for the CPU; None for the first GPU, or for all of
     them where `strategy` uses several. Where there is no such GPU the CPU is used. threads: of the CPU, 0 for one per
     core. strategy: as the flag of that name; multi_worker waits here for the other workers.
-    Only the notes that TensorFlow writes while it starts are held back; warnings after that are shown.
+    Only the notes that TensorFlow writes while it starts are held back, and those of retracing; warnings are shown.
 
     Returns (a line that says what is used, a tf.distribute.Strategy or None for one device).
     """
@@ -40,6 +45,7 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
     with _muted_stderr():
         import tensorflow as tf
 
+        tf.get_logger().addFilter(_is_no_word_of_retracing)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
         numbers = asked if asked is not None else [0] if strategy == "one" else range(len(gpus))

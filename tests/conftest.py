@@ -4,7 +4,17 @@ import pytest
 from experiment import run_folder, session
 from experiment.startup import start_tensorflow
 
-start_tensorflow(gpu=-1)
+FIRST = ("replicas", "tasks", "command_line", "training")  # the longest files: begun last they would be waited for
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":  # not in the one that hands out tests
+        start_tensorflow(gpu=-1)
+
+
+def pytest_collection_modifyitems(items):
+    names = [f"test_{name}.py" for name in FIRST]
+    items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +43,12 @@ def few_digits(digits, monkeypatch, tmp_path):
     monkeypatch.setattr(session, "load", lambda *_: digits)
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Programs in this process draw none of main.py's figures, where a test does not look at them."""
+    monkeypatch.setattr(session.Session, "draw", lambda self: None)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Annealed importance sampling where log p(x) is known, in closed form or by many samples of the prior."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -82,8 +84,9 @@ def test_every_batch_has_images_and_chains_of_its_own(monkeypatch):
 
 
 @pytest.mark.parametrize("n_latent", [(3,), (4, 3)])
-def test_estimate_and_bracket_are_given_the_labels(n_latent):
+def test_estimate_and_bracket_are_given_the_labels(n_latent, monkeypatch):
     """In one layer and in two, with a prior that is learned for each label; 23 images are not a whole batch."""
+    monkeypatch.setattr(ais, "_make_anneal", functools.cache(ais._make_anneal))  # traced once for both
     model = small_iwae(n_latent, n_context=4, learned_prior=True)
     y = np.eye(4, dtype=np.float32)[np.arange(23) % 4]
     drawn = make_bracket(model, 60, 16, jit=False)(23, y, seed=3)

@@ -20,6 +20,7 @@ from experiment import cells, command_line, run_folder
 from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.run_folder import Run, load_config
+from experiment.session import Session
 from experiment.settings import Config
 from models.catalogue import Hyperparameter, ObjectiveEntry, objective_function
 from models.interface import LogWeights
@@ -79,7 +80,7 @@ def only_folder(results):
     return config.parent
 
 
-def test_another_data_set_goes_through_main(results, capfd):
+def test_another_data_set_goes_through_main(results, monkeypatch, capfd):
     assert run_main("--dataset", "strokes", *SIZES) == 0, capfd.readouterr().err
     folder = only_folder(results)
     saved = json.loads((folder / "config.json").read_text())
@@ -96,6 +97,7 @@ def test_another_data_set_goes_through_main(results, capfd):
         steps = [int(row["step"]) for row in csv.DictReader(file)]
     assert steps == [0, 4, 8]  # 120 images in batches of 30
     weights = (folder / "model.weights.h5").read_bytes()
+    monkeypatch.setattr(Session, "draw", lambda self: None)  # once is enough
     capfd.readouterr()
     assert run_main("--eval_only", "--run_dir", folder) == 0
     out, err = capfd.readouterr()
@@ -159,7 +161,7 @@ def alpha(monkeypatch):
     monkeypatch.setitem(models.catalogue.OBJECTIVES, "alpha_bound", entry)
 
 
-def test_another_objective_has_its_flag_and_is_trained_with_it(results, alpha, capfd):
+def test_another_objective_has_its_flag_and_is_trained_with_it(results, alpha, no_figures, capfd):
     flags = ["--dataset", "strokes", *SIZES, "--objective", "alpha_bound"]
     for value, said in (("1", "less than 1"), ("-0.5", "at least 0")):
         assert run_main(*flags, "--alpha", value) == 2

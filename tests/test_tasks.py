@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import plots.runs
+import plots.tasks
 from experiment import command_line, survey
 from experiment.presets import settings_beside
 from experiment.run_folder import ROOT, Run
@@ -47,27 +49,28 @@ def constants(monkeypatch):
         vars(module).update(old)
 
 
-def test_task01(few_digits, constants, capfd):
-    assert run("task01", chosen=lambda labels: np.arange(3), SAMPLES=2000, SHOWN=20) == 0, capfd.readouterr().err
+def test_task01(few_digits, constants, no_figures, monkeypatch, capfd):
+    small = dict(chosen=lambda labels: np.arange(3), SAMPLES=2000, SHOWN=20)
+    assert run("task01", "--jit", "off", **small) == 0, capfd.readouterr().err
     (folder,) = few_digits.glob("quick/*")
     assert {"manifold.png", *(f"{i}.png" for i in range(3))} <= pictures(folder / "figures")
     rows = read_csv(folder / "posteriors.csv")
     assert [(int(row["test_image"]), int(row["label"])) for row in rows] == [(0, 7), (1, 2), (2, 1)]
-    # After two epochs q misses many a posterior, and then samples estimate too low; they never estimate much too high.
-    above = np.array([float(row["log_px_grid"]) - float(row["log_px_k2000"]) for row in rows])
-    assert np.abs(above).min() < 0.5 and above.min() > -1.5
+    # After two epochs q misses many a posterior, and then a few samples decide.
+    above = [float(r["log_px_grid"]) - float(r["log_px_k2000"]) for r in rows if float(r["effective_samples"]) > 100]
+    assert above and max(map(abs, above)) < 0.5
     assert all(float(row["kl_q_p"]) > 0 and 1 <= float(row["effective_samples"]) <= 2000 for row in rows)
     capfd.readouterr()
     trained = (folder / "model.weights.h5").stat().st_mtime_ns
-    assert (
-        run("task01", chosen=lambda labels: np.arange(3), SAMPLES=2000, SHOWN=20) == 0
-    )  # from the weights that are there
+    for name in ("posterior_figures", "manifold"):
+        monkeypatch.setattr(plots.tasks, name, lambda *_: None)
+    assert run("task01", "--jit", "off", **small) == 0  # from the weights that are there
     assert (folder / "model.weights.h5").stat().st_mtime_ns == trained
     out, err = capfd.readouterr()
     assert "test_llh.json has it" in out and "training" not in out and err == ""
 
 
-def test_task02(few_digits, constants, capfd):
+def test_task02(few_digits, constants, no_figures, capfd):
     estimators = {"vae_elbo": {}, "iwae_elbo": {}, "dreg": {}, "rws_dreg": {}, "miwae": {"groups": 2}}
     small = dict(SAMPLES=(1, 8), DRAWS=20, REFERENCE_DRAWS=20, MANY_SAMPLES=100, MANY_DRAWS=2, STAGES=(0, 1))
     flags = ("--jit", "off", "--n_hidden", 20, "--n_latent", 10)
@@ -92,7 +95,7 @@ def test_task02(few_digits, constants, capfd):
     assert last("dreg", 8, "encoder", "distance") < 2 * last("dreg", 8, "encoder", "by_chance")
 
 
-def test_task07(few_digits, constants, capfd):
+def test_task07(few_digits, constants, no_figures, capfd):
     small = dict(TEMPERATURES=20, CHAINS=4, DRAWN=6)  # and 5 images to take labels from
     flags = ("--conditional", "learned_prior", "--n_hidden", 20, "--held_out", 5, "--eval_images", 5, "--jit", "off")
     assert run("task07", *flags, **small) == 0, capfd.readouterr().err
@@ -117,16 +120,15 @@ def test_task06_needs_a_trained_model(few_digits, capfd):
     )
 
 
-def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, capfd):
+def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, monkeypatch, capfd):
+    monkeypatch.setattr(plots.runs, "save_animation", lambda figure, draw, n_frames, path: draw(n_frames - 1))
     expected = {
         "task03": {"posterior_pca.png", "z1_redrawn.png"},
         "task04": {"prior.png", "learning_curves.png", "posterior_pca.png"},
         "task05": {"prior.png", "learning_curves.png", "posterior_pca.png"},
     }
-    small = {name: ("--n_hidden", 20) for name in expected}
-    small |= {"task03": ("--n_hidden", 20, 10)} | {
-        name: ("--n_hidden", 20, "--jit", "off") for name in ("task04", "task05")
-    }
+    small = {name: ("--jit", "off", "--n_hidden", 20) for name in expected}
+    small["task03"] += (10,)
     for name, figures in expected.items():
         before = set(few_digits.glob("quick/*"))
         assert run(name, *small[name]) == 0, capfd.readouterr().err
@@ -141,7 +143,8 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, ca
     assert [row["units"] for row in rows] == ["100", "100", "100", "100", "4+2"]
     assert [row["run"] for row in rows] == [
         f"fast/{folder.name}", "mine", "quick/ciwae-learned-prior-1l-k2-n-hidden-20-batch-size-50-epochs-2-jit-off",
-        f"quick/{folder.name}", "quick/iwae-2l-k2-n-hidden-20-10-n-latent-4-2-batch-size-50-epochs-2",
+        f"quick/{folder.name}",
+        "quick/iwae-2l-k2-n-hidden-20-10-n-latent-4-2-batch-size-50-epochs-2-jit-off",
     ]  # fmt: skip
     assert all(float(row["log_px"]) - float(row["log_px_active_alone"]) < 5 for row in rows)
     assert pictures(few_digits / "task06") == {"activity.png", "while_training.png"}

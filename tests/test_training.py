@@ -5,6 +5,8 @@ import contextlib
 import csv
 import dataclasses
 import os
+import pathlib
+import shutil
 import signal
 import time
 
@@ -49,8 +51,35 @@ def same(a, b):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, digits):
-    return run_training(tmp_path_factory.mktemp("run") / "whole", digits)
+def whole(tmp_path_factory, digits):
+    """The folder of a run that was never stopped, and what it ended with."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    return folder, run_training(folder, digits)
+
+
+@pytest.fixture
+def uninterrupted(whole):
+    return whole[1]
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """A copy of its folder."""
+    return pathlib.Path(shutil.copytree(whole[0], tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def saved_often(tmp_path_factory, digits):
+    """The folder of a run with a checkpoint after every step, without the last one."""
+    folder = tmp_path_factory.mktemp("run") / "saved_often"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
+        patch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)
+        run_training(folder, digits)
+    assert (folder / "checkpoints" / "ckpt-59.index").exists()
+    for path in (folder / "checkpoints").glob("ckpt-60.*"):
+        path.unlink()
+    return folder
 
 
 def test_same_seed_same_weights_bit_for_bit_however_steps_are_divided(tmp_path, digits, uninterrupted, monkeypatch):
@@ -72,7 +101,7 @@ def test_training_raises_the_bounds(uninterrupted):
 
 
 COMPILED = dict(jit="on", optimizer="soap", schedule="cosine", lr_warmup=0.5)
-CHANGES = {"paper": {}, "averaged": {"ema": 0.9}, "growing k": {"grow_samples": 0.4}, "soap, compiled": COMPILED}
+CHANGES = {"paper": {}, "averaged, growing k": {"ema": 0.9, "grow_samples": 0.4}, "soap, compiled": COMPILED}
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
@@ -109,13 +138,8 @@ def test_stopped_after_the_last_step_it_ends_there(tmp_path, digits, monkeypatch
     assert (tmp_path / "run/checkpoints/ckpt-60.index").exists()
 
 
-def test_resumed_amid_an_epoch_without_its_log_it_keeps_no_wrong_weights(tmp_path, digits, monkeypatch):
-    folder = tmp_path / "run"
-    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
-    monkeypatch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)
-    run_training(folder, digits)
-    for path in (folder / "checkpoints").glob("ckpt-60.*"):
-        path.unlink()
+def test_resumed_amid_an_epoch_without_its_log_it_keeps_no_wrong_weights(tmp_path, digits, saved_often):
+    folder = pathlib.Path(shutil.copytree(saved_often, tmp_path / "run"))
     (folder / "metrics.csv").unlink()
     kept = (folder / "arrays/after_0002.weights.h5").read_bytes()
     _, metrics = run_training(folder, digits, resume=True)  # from step 59, in the epoch after the second
@@ -208,54 +232,41 @@ def test_seconds_are_those_that_training_took(tmp_path, digits, monkeypatch):
     assert 0.1 * (time.monotonic() - began) < seconds < time.monotonic() - began
 
 
-def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted, monkeypatch):
+def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted, saved_often):
     """A process killed after it logged an epoch, and before its next checkpoint, leaves such a row."""
-    folder = tmp_path / "run"
-    monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
-    monkeypatch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)
-    run_training(folder, digits)
-    assert (folder / "checkpoints" / "ckpt-59.index").exists()
-    for path in (folder / "checkpoints").glob("ckpt-60.*"):
-        path.unlink()
+    folder = pathlib.Path(shutil.copytree(saved_often, tmp_path / "run"))
     *rows, last = (folder / "metrics.csv").read_text().splitlines()
     wrong = ["3", "60", *["9999"] * (last.count(",") - 1)]
     (folder / "metrics.csv").write_text("\n".join([*rows, ",".join(wrong)]))
     assert same(run_training(folder, digits, resume=True), uninterrupted)
 
 
-def test_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path, digits, uninterrupted, capsys):
-    folder = tmp_path / "run"
-    run_training(folder, digits)
-    (newest,) = (folder / "checkpoints").glob("ckpt-60.data*")
+def test_damaged_checkpoint_is_named_and_the_one_before_used(copied, digits, uninterrupted, capsys):
+    (newest,) = (copied / "checkpoints").glob("ckpt-60.data*")
     newest.write_bytes(newest.read_bytes()[:-500])
-    assert same(run_training(folder, digits, resume=True), uninterrupted)
+    assert same(run_training(copied, digits, resume=True), uninterrupted)
     assert "ckpt-60 is not used: it is damaged" in capsys.readouterr().err
 
 
-def test_flipped_byte_in_a_checkpoint_is_found(tmp_path, digits, uninterrupted, capsys):
-    folder = tmp_path / "run"
-    run_training(folder, digits)
-    (newest,) = (folder / "checkpoints").glob("ckpt-60.data*")
+def test_flipped_byte_in_a_checkpoint_is_found(copied, digits, uninterrupted, capsys):
+    (newest,) = (copied / "checkpoints").glob("ckpt-60.data*")
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 0xFF
     newest.write_bytes(content)
-    assert same(run_training(folder, digits, resume=True), uninterrupted)  # nothing of it is left in the run
+    assert same(run_training(copied, digits, resume=True), uninterrupted)  # nothing of it is left in the run
     assert "ckpt-60 is not used: it is damaged" in capsys.readouterr().err
 
 
-def test_only_damaged_checkpoints_is_an_error(tmp_path, digits):
-    folder = tmp_path / "run"
-    run_training(folder, digits)
-    for path in (folder / "checkpoints").glob("*.index"):
+def test_only_damaged_checkpoints_is_an_error(copied, digits):
+    for path in (copied / "checkpoints").glob("*.index"):
         path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(CheckpointError, match="no usable checkpoint"):
-        run_training(folder, digits, resume=True)
+        run_training(copied, digits, resume=True)
 
 
-def test_checkpoint_of_another_experiment_is_refused(tmp_path, digits, capsys):
-    run_training(tmp_path / "run", digits)
+def test_checkpoint_of_another_experiment_is_refused(copied, digits, capsys):
     with pytest.raises(CheckpointError):
-        run_training(tmp_path / "run", digits, dataclasses.replace(TINY, n_samples=4), resume=True)
+        run_training(copied, digits, dataclasses.replace(TINY, n_samples=4), resume=True)
     assert "belongs to another experiment" in capsys.readouterr().err
 
 
@@ -320,12 +331,12 @@ def test_training_through_a_few_samples_still_raises_the_bound(tmp_path, digits)
     assert float(rows[-1][bound]) > float(rows[1][bound]) + 2
 
 
-def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(tmp_path, digits):
+def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(copied, uninterrupted):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.metadata import PLUGIN_NAME
 
-    rows = list(csv.DictReader(run_training(tmp_path / "run", digits)[1].splitlines()))
-    read = {split: EventAccumulator(str(tmp_path / "run/tensorboard" / split)).Reload() for split in ("train", "test")}
+    rows = list(csv.DictReader(uninterrupted[1].splitlines()))
+    read = {split: EventAccumulator(str(copied / "tensorboard" / split)).Reload() for split in ("train", "test")}
     for split, events in read.items():
         shown = [(e.step, tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("iwae_elbo")]
         assert [step for step, _ in shown] == [int(row["step"]) for row in rows]

@@ -26,7 +26,7 @@ def _muted_stderr():
 
 
 def _is_no_word_of_retracing(record):
-    """Every model has functions of its own, each traced once; TensorFlow takes them for one that is traced too often."""
+    """Every model has functions of its own, each traced once; TensorFlow takes them for one that is traced often."""
     return "triggered tf.function retracing" not in record.getMessage()
 
 

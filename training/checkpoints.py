@@ -63,7 +63,8 @@ class Checkpoints:
         if not all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables):
             return False
         with self._errors_of_files():
-            self.last_good = self.manager.save(checkpoint_number=self.step)
+            self.manager.save(checkpoint_number=self.step)
+        self.last_good = str(self.folder / f"ckpt-{self.step}")  # not by the name that _plain gives the folder
         return True
 
     def save_beginning(self, path):

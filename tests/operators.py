@@ -1,5 +1,6 @@
 """Faults that a mutation tool finds: operators, numbers, conditions changed by cosmic-ray, at places drawn by lot."""
 
+import ast
 import difflib
 import itertools
 import random
@@ -72,12 +73,27 @@ def places(file, text):
         yield from ((file, name, occurrence) for occurrence, _ in enumerate(found))
 
 
+def mutated(text, name, occurrence):
+    """The text with one change; None where cosmic-ray cannot write one that parses."""
+    try:
+        new = mutate_code(text, OperatorProvider()[name](), occurrence)
+        ast.parse(new)
+    except (AttributeError, SyntaxError):  # ExceptionReplacer on `except (a.b, c)`; AddNot on `while a := b`
+        return None
+    return new
+
+
 def drawn_faults(root, n, seed=0):
-    """n faults, drawn with a seed among all places of the files in GUARDS."""
+    """n faults among all places of the files in GUARDS: each place has a lot of its own, and the n smallest are drawn.
+
+    So a change of one file leaves what is drawn in the others as it was, but for the last few.
+    """
     texts = {file: (root / file).read_text() for file in GUARDS}
     everywhere = [place for file, text in texts.items() for place in places(file, text)]
-    for file, name, occurrence in sorted(random.Random(seed).sample(everywhere, n)):
-        old, new = texts[file], mutate_code(texts[file], OperatorProvider()[name](), occurrence)
+    lots = sorted(everywhere, key=lambda place: random.Random(f"{seed} {place}").random())
+    made = ((place, new) for place in lots if (new := mutated(texts[place[0]], *place[1:])))
+    for (file, name, _), new in sorted(itertools.islice(made, n)):
+        old = texts[file]
         changed = [line for line in difflib.ndiff(old.splitlines(), new.splitlines()) if line[:2] in ("- ", "+ ")]
         said = " → ".join(f"`{line[2:].strip()}`" for line in changed).replace("|", "\\|")
         yield Fault(f"{name}: {said}", file, old, new, GUARDS[file])

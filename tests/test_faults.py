@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from tests.faults import ROOT, node_ids
-from tests.operators import GUARDS, drawn_faults
+from tests.operators import GUARDS, drawn_faults, mutated
 from tests.planted import FAULTS
 
 
@@ -27,7 +27,13 @@ def test_every_file_that_computes_a_number_is_planted_in_and_its_tests_are_there
 
 
 def test_drawn_faults_differ_and_each_changes_its_file():
-    drawn = list(drawn_faults(ROOT, 5))
-    assert len(set(drawn)) == 5
+    drawn = list(drawn_faults(ROOT, 20))
+    assert len(set(drawn)) == 20
     for fault in drawn:
         assert (ROOT / fault.file).read_text() == fault.old != fault.new and ast.parse(fault.new)
+
+
+def test_a_change_that_does_not_parse_is_passed_over():
+    assert mutated("while not (a := b()):\n    pass\n", "AddNot", 0) is not None
+    assert mutated("while a := b():\n    pass\n", "AddNot", 0) is None
+    assert mutated("try:\n    a\nexcept (b.c, d):\n    pass\n", "ExceptionReplacer", 0) is None

@@ -35,9 +35,10 @@ class Splits(NamedTuple):
 
 
 def name_of(path):
-    """A name for folders, of letters, digits, dots and dashes: "photos" of ../my data/photos.npz."""
+    """A name for folders, of letters, digits, dots and dashes: "photos" of ../my data/photos.npz; no data set's own."""
     name = pathlib.Path(path).resolve().name.removesuffix(".npz").removesuffix(".npy")
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "own"
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "own"
+    return f"own-{name}" if name.replace("-", "_") in DATASETS else name
 
 
 def facts(path, data_dir=None):

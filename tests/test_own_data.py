@@ -47,6 +47,13 @@ def folder(tmp_path):
     return tmp_path / "my shapes"
 
 
+def test_the_name_of_own_data_is_not_one_of_a_data_set():
+    names = {"../my data/photos.npz": "photos", "a/my shapes/": "my-shapes", "./omniglot": "own-omniglot"}
+    assert {path: own.name_of(path) for path in [*names, "fashion_mnist.npz"]} == names | {
+        "fashion_mnist.npz": "own-fashion-mnist"
+    }
+
+
 def run_task(task, *flags):
     return command_line(task.work, task.__doc__, [*map(str, flags)], task.DEFAULTS, task.FIXED)
 

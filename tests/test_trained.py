@@ -26,7 +26,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def conditional():
-    return load_run(RESULTS / "quick" / "ciwae-learned-prior-1l-k5")
+    return load_run(RESULTS / "fast" / "ciwae-learned-prior-1l-k5")
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ GUARDS = {
     "evaluation/posteriors.py": ("posteriors", "evaluation"),
     "evaluation/active_units.py": ("posteriors", "evaluation"),
     "evaluation/ais.py": ("ais",),
-    "data/__init__.py": ("data", "session"),
+    "data/__init__.py": ("data", "session", "own_data"),
     "data/arrays.py": ("own_data", "data", "sets"),
     "data/binarized_mnist.py": ("sets",),
     "data/caltech101_silhouettes.py": ("sets",),
@@ -58,7 +58,7 @@ GUARDS = {
     "data/mnist_sources.py": ("data",),
     "experiment/cells.py": ("tables", "session"),
     "experiment/run_folder.py": ("flags", "session", "damage", "command_line"),
-    "experiment/session.py": ("session", "trained", "command_line"),
+    "experiment/session.py": ("session", "plots", "trained", "command_line"),
     "experiment/trained.py": ("trained",),
     "utils.py": ("damage", "tables", "command_line"),
 }

@@ -56,6 +56,7 @@ def test_a_finished_run_has_its_files_and_last_line(copied, capfd):
     figures = "learning_curves.png posterior_pca.png posterior_pca.gif prior.png prior.gif reconstructions.png"
     figures += " epochs/prior_0000.png epochs/prior_0002.png"
     assert all((copied / "figures" / name).stat().st_size > 5000 for name in figures.split())
+    assert not (copied / "figures/z1_redrawn.png").exists()  # which is of several layers
     assert not list(copied.rglob(".writing-*"))
     llh = json.loads((copied / "test_llh.json").read_text())
     assert {"test_llh", "standard_error", "mc_error", "n_samples", "n_images", "seconds"} <= set(llh)

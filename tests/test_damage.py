@@ -221,9 +221,11 @@ def test_a_folder_that_became_read_only_is_one_line_before_the_work(mode, copied
 def test_weights_are_not_begun_where_the_disk_has_no_room_for_them(tmp_path, monkeypatch):
     """HDF5 would crash in its own clean-up."""
     (tmp_path / "model.weights.h5").write_text("before")
-    monkeypatch.setattr("utils.shutil.disk_usage", lambda _: types.SimpleNamespace(free=2**20))
+    model = IWAE((4,), (2,), 20)
+    too_few = 2 * 4 * model.count_params() + 2**20 - 1  # bytes: one less than twice the weights and a MiB
+    monkeypatch.setattr("utils.shutil.disk_usage", lambda _: types.SimpleNamespace(free=too_few))
     with pytest.raises(OSError, match="No space left on device"):
-        save_weights(IWAE((4,), (2,), 20), tmp_path / "model.weights.h5")
+        save_weights(model, tmp_path / "model.weights.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["model.weights.h5"]
     assert (tmp_path / "model.weights.h5").read_text() == "before"
 

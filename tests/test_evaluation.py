@@ -21,6 +21,7 @@ def test_estimate_meets_the_closed_form_within_its_monte_carlo_error(jit):
     assert 0 < result.mc_error < 0.01
     assert abs(result.test_llh - exact) < 4 * result.mc_error
     assert result.standard_error == pytest.approx(model.log_px.std(ddof=1) / math.sqrt(len(model.x)), rel=0.02)
+    assert result.standard_error == pytest.approx(log_px.std(ddof=1) / math.sqrt(150))
     np.testing.assert_allclose(log_px, model.log_px, atol=0.2)
     assert np.sqrt(np.sum(errors**2)) / len(errors) == pytest.approx(result.mc_error)
     assert (result.n_samples, result.n_images) == (5000, 150)

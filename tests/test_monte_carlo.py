@@ -71,3 +71,16 @@ def test_pareto_k_is_the_shape_that_the_weights_were_drawn_with(shape):
 
 def test_the_tail_is_that_of_pareto_smoothed_importance_sampling():
     assert [tail_size(k) for k in (1, 20, 21, 100, 225, 5000)] == [0, 0, 5, 20, 45, 213]
+
+
+def test_pareto_k_is_the_estimate_of_zhang_and_stephens():
+    """By their formulas, for a tail of 40, one image at a time."""
+    log_w = -np.sort(-np.random.default_rng(3).normal(scale=2, size=(3, 41)))
+    for row, found in zip(log_w, pareto_k(log_w)):
+        x = np.sort(np.exp(row[:40]) - np.exp(row[40]))
+        first_quartile, largest = x[9], x[39]  # the tenth of forty
+        theta = 1 / largest + (1 - np.sqrt(36 / (np.arange(1, 37) - 0.5))) / (3 * first_quartile)
+        k = np.array([np.mean(np.log1p(-t * x)) for t in theta])
+        log_likelihood = 40 * (np.log(-theta / k) - k - 1)
+        mean = np.average(theta, weights=np.exp(log_likelihood - log_likelihood.max()))
+        assert found == pytest.approx((40 * np.mean(np.log1p(-mean * x)) + 5) / 50, rel=1e-6)

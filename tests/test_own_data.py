@@ -200,12 +200,28 @@ def test_binarise(tmp_path):
     fixed, again, threshold = (loaded.binarised(how) for how in ("fixed", "fixed", "threshold"))
     assert set(np.unique(fixed.train_images)) == set(np.unique(threshold.train_images)) == {0, 255}
     np.testing.assert_array_equal(fixed.train_images, again.train_images)
+    drawn = np.random.default_rng(0).random(loaded.train_images.shape) * 255 < loaded.train_images
+    np.testing.assert_array_equal(fixed.train_images, 255 * drawn)
     copies = fixed.train_images.reshape(36, 20, -1).mean(axis=0) / 255  # of 36 draws of every image
     np.testing.assert_allclose(copies, GREYS.reshape(20, -1) / 255, atol=5 * 0.5 / 36**0.5)
     np.testing.assert_array_equal(fixed.binarised_test_images(), loaded.binarised_test_images())
     np.testing.assert_array_equal(threshold.binarised_test_images(), loaded.test_images > 127)
     with pytest.raises(DataError, match="--binarise: none is for images of 0 and 1 alone, and these have greys"):
         loaded.binarised("none")
+    for grey in (1, 254):
+        with pytest.raises(DataError, match=f"greys, {grey}/255"):
+            loaded._replace(train_images=np.array([[0, 255, grey]], np.uint8)).binarised("none")
+
+
+def test_of_mapped_images_a_hundred_spread_over_all_tell_a_run_its_data(tmp_path):
+    def crc32(changed):
+        images = np.zeros((1000, 4, 6), np.uint8)
+        images[changed] = 1
+        np.save(tmp_path / "big.npy", images)
+        return own.facts(tmp_path / "big.npy")["crc32"]
+
+    before = crc32([])
+    assert [row for row in (0, 1, 9, 10, 500, 981, 990, 999) if crc32(row) != before] == [0, 10, 500, 990]
 
 
 def test_an_npy_file_of_bytes_is_mapped_and_not_copied(tmp_path, monkeypatch):

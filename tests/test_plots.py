@@ -9,7 +9,7 @@ import tensorflow as tf
 import plots.comparison
 import plots.runs
 from experiment.run_folder import Run
-from experiment.session import REDRAWN_COLUMNS, REDRAWN_ROWS, Session
+from experiment.session import Session
 from utils import write_csv
 
 
@@ -34,12 +34,12 @@ def test_z1_is_redrawn_along_a_row_under_the_same_upper_layers_and_label(conditi
     session.dataset = types.SimpleNamespace(entry=types.SimpleNamespace(image_shape=(2, 2)))
     session.draw_z1_redrawn()
     with np.load(session.run.arrays / "z1_redrawn.npz") as arrays:
-        drawn = arrays["means"].reshape(REDRAWN_ROWS, REDRAWN_COLUMNS, 4)
+        drawn = arrays["means"].reshape(8, 12, 4)
     for layer in (1, 2):
         assert np.all(drawn[:, :, layer] == drawn[:, :1, layer])
-        assert len(np.unique(drawn[:, 0, layer])) == REDRAWN_ROWS
-    assert len(np.unique(drawn[:, :, 0])) == REDRAWN_ROWS * REDRAWN_COLUMNS
-    labels = np.zeros(REDRAWN_ROWS) if conditional == "no" else np.arange(REDRAWN_ROWS) % 3
+        assert len(np.unique(drawn[:, 0, layer])) == 8
+    assert len(np.unique(drawn[:, :, 0])) == 8 * 12
+    labels = np.zeros(8) if conditional == "no" else np.arange(8) % 3
     assert np.array_equal(drawn[:, 5, 3], labels)
     assert (session.run.figures / "z1_redrawn.png").stat().st_size > 5000
 

@@ -1,5 +1,7 @@
 """The true posterior three ways, resampling, and active units, on models where the answer is known."""
 
+import inspect
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -9,7 +11,9 @@ from evaluation import (
     ACTIVE,
     make_activity,
     make_log_likelihood,
+    make_q_means,
     make_true_posterior,
+    posterior_means,
     sampling_importance_resampling,
     without_units,
 )
@@ -43,6 +47,7 @@ def test_grid_is_the_closed_form_posterior():
         kl = 0.5 * (np.trace(precision @ np.diag(q_std**2)) + off @ precision @ off - 2)
         kl += 0.5 * np.log(np.linalg.det(covariance) / np.prod(q_std**2))
         assert grid.kl == pytest.approx(kl, abs=5e-3)
+        assert len(grid.z1) == len(grid.z2) == 200  # fine enough here, so the points are not doubled
 
 
 def test_grid_and_importance_sampling_agree_on_a_network(binary_images):
@@ -181,3 +186,10 @@ def test_log_weights_at_the_samples_are_those_of_a_call(binary_images):
     again = model.log_weights(binary_images, output.z)
     for name in ("log_px_z", "log_pz", "log_qz_x", "kl"):
         np.testing.assert_allclose(getattr(again, name), getattr(output, name), rtol=1e-5)
+
+
+def test_the_seed_is_0_where_none_is_given():
+    model = LinearGaussian()
+    functions = make_activity(model), make_q_means(model), make_log_likelihood(model), posterior_means
+    for function in (*functions, sampling_importance_resampling):
+        assert inspect.signature(function).parameters["seed"].default == 0

@@ -14,7 +14,7 @@ from experiment.flags import default_path, parse_flags
 from experiment.presets import PRESETS
 from experiment.settings import Config
 from tests.test_tasks import run
-from utils import write_csv
+from utils import duration, write_csv
 
 FAST = dict(preset="fast", **PRESETS["fast"])
 
@@ -37,14 +37,20 @@ def test_a_row_says_what_its_run_measured_and_took():
 def test_readme_s_table_has_means_over_seeds_and_counts_what_is_met():
     runs = [result(value, f"seed{seed}", n_samples=1, seed=seed) for seed, value in enumerate((-86.50, -86.30, -86.28))]
     text = markdown.summary([*runs, result(-85.30, n_samples=5), result(-82.81, stochastic_layers=2, n_samples=50)])
-    rows = [line for line in text.splitlines() if line.startswith("| IWAE") or line.startswith("| VAE, 1")]
-    assert rows == [
+    assert text.splitlines()[2:9] == [
         "| IWAE, 1 stochastic layer | **-86.36** (-86.35, -86.76) | **-85.30** (-85.18, -85.54)"
         " | not measured yet (-84.59, -84.78) |",
         "| IWAE, 2 stochastic layers | not measured yet (-84.83, -85.33) | not measured yet (-83.48, -83.89)"
         " | **-82.81** (-82.82, -82.90) |",
         "| VAE, 1 stochastic layer | **-86.36** (-86.35, -86.76) | not measured yet (-86.10, -86.47)"
         " | not measured yet (-86.06, -86.35) |",
+        "| VAE, 2 stochastic layers | not measured yet (-84.83, -85.33) | not measured yet (-84.08, -85.01)"
+        " | not measured yet (-83.89, -84.78) |",
+        "| DReG, 1 stochastic layer | not measured yet (-86.08) | not measured yet (-84.90)"
+        " | not measured yet (-84.32) |",
+        "| Conditional IWAE, learned prior | not measured yet (-82.32) | not measured yet (-81.41)"
+        " | not measured yet (-80.78) |",
+        "| Conditional IWAE, standard prior | not measured yet | not measured yet | not measured yet |",
     ]
     assert "1 of the reference's 16 values are met, 2 missed by 0.01 to 0.12 nats." in text
     at_once = markdown.summary([result(-85.184, n_samples=5)])  # shown as -85.18, and below it
@@ -106,6 +112,8 @@ def test_the_table_of_estimators_knows_hyperparameters_and_other_growths_of_k():
     assert rows["| RWS"] == "| RWS | [-84.10](../results/fast/d) | not measured yet |  |"
     assert rows["| IWAE"] == "| IWAE | not measured yet | not measured yet | -84.52 ± 0.02 |"
     assert rows["| STL"] == "| STL | not measured yet | not measured yet |  |"
+    for name, _, hyperparameters, _ in cells.ESTIMATORS:
+        assert all(str(value) in name for value in hyperparameters.values())
     assert "fast/" not in markdown.tables(runs)  # the seeds of miwae are no cell of the main tables
 
 
@@ -268,3 +276,8 @@ def test_the_commands_are_printed_alone(capfd):
 def test_reference_and_paper_are_within_a_nat_of_each_other(cell):
     """Against a digit mistyped in either table."""
     assert cell not in cells.PAPER or abs(cells.REFERENCE[cell] - cells.PAPER[cell]) < 1
+
+
+def test_durations_are_as_people_say_them():
+    said = {42: "42 s", 89: "89 s", 90: "2 min", 89 * 60: "89 min", 90 * 60: "1 h 30 min", 7800: "2 h 10 min"}
+    assert {seconds: duration(seconds) for seconds in said} == said

@@ -106,6 +106,7 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path):
     (tmp_path / "config.json").write_text((RESULTS / "quick/iwae-1l-k5/config.json").read_text())
     with pytest.raises(UsageError, match="training has not ended"):
         load_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]  # the folder is only read
 
 
 def test_damaged_weights_are_refused(tmp_path):

@@ -18,6 +18,7 @@ from evaluation import make_bounds
 from experiment.run_folder import Run
 from experiment.session import build_model
 from experiment.settings import Config
+from models.iwae import IWAE
 from models.random import Stream, stateless_seed
 from training import loop
 from training.checkpoints import CheckpointError, Checkpoints
@@ -291,15 +292,35 @@ def test_samples_grow_from_the_first_ones(tmp_path, digits, monkeypatch):
 
 def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):
     """It ends as if it had been trained by itself, bit for bit, what was logged included."""
-    config = dataclasses.replace(TINY, n_samples=5, epochs=2, grow_samples=0.5, ema=0.9)
+    config = dataclasses.replace(TINY, n_samples=5, epochs=3, grow_samples=0.4, ema=0.9)  # k grows after 1 epoch
     run_training(tmp_path / "other", digits, dataclasses.replace(config, n_samples=3))
     expected = run_training(tmp_path / "whole", digits, config)
     started = dataclasses.replace(config, start_from=str(tmp_path / "other"))
     assert same(run_training(tmp_path / "started", digits, started), expected)
-    first, last = (tf.train.load_checkpoint(str(tmp_path / f"started/checkpoints/ckpt-{step}")) for step in (20, 40))
+    first, last = (tf.train.load_checkpoint(str(tmp_path / f"started/checkpoints/ckpt-{step}")) for step in (20, 60))
     settings = "settings/.ATTRIBUTES/VARIABLE_VALUE"  # both have those of this run
     assert first.get_tensor(settings) == last.get_tensor(settings) == started.resolved().fingerprint().encode()
     assert (tmp_path / "started/arrays/prior_0000.npz").exists()
+
+
+def test_of_many_labels_ten_are_pictured_in_a_row_each_with_one_noise_a_column():
+    config = dataclasses.replace(TINY, conditional="standard_prior").resolved()
+    (noise,), y = loop._for_pictures(config, IWAE((4,), (2,), 12, n_context=25))
+    assert noise.shape == (1, 100, 2) and y.shape == (100, 25)
+    labels, noise = y.argmax(axis=1).reshape(10, 10), noise.numpy().reshape(10, 10, 2)
+    assert (labels == labels[:, :1]).all() and (noise == noise[:1]).all()
+    assert labels[:, 0].tolist() == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
+
+
+def test_the_call_that_compiles_is_not_what_the_time_left_goes_by(capsys):
+    one = loop._Training.__new__(loop._Training)
+    one.config, one.phase, one.steps_per_epoch, one.total = TINY.resolved(), None, 20, 60
+    one._enter_phase(0)
+    one._report(2, -100.0, 50.0)
+    assert one.steps_per_call == 20 and capsys.readouterr().out == ""
+    one._report(22, -100.0, 0.1)
+    assert one.steps_per_call == 5
+    assert capsys.readouterr().out == "training: 38 steps left with k=3, about 4 s\n"
 
 
 def test_a_beginning_of_other_settings_is_refused(tmp_path, digits):

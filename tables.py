@@ -2,8 +2,8 @@
 results/*/*/test_llh.json.
 
 With --measure it first measures every trained model in results/ again, from its weights and with its own seed, and says
-by how much each differs from its record. With --commands it only prints the commands that fill what README's table
-lacks, a line for each cell and seed.
+by how much each differs from its record. With --commands it only prints the commands that train and measure what is not
+there yet: a line for each cell of README's table and each of three seeds.
 """
 
 import dataclasses
@@ -42,17 +42,19 @@ def recipe_runs():
 def recipe_table(runs):
     """Markdown: what was compared on held-out images."""
     lines = [
-        "Chosen between, for `--preset fast`, on the last 10,000 training images, held out:",
+        "Runs compared for `--preset fast` and `long`, on the last 10,000 training images, held out:",
         "",
-        "| run | k | optimizer | batch | learning rate | epochs | log p(x), held out | active units | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| run | k | optimizer | batch | learning rate | KL warm-up | epochs | log p(x), held out | active units |"
+        " seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for _, (name, config, llh, training) in runs:
         rate = "the paper's" if config.schedule == "paper" else f"{config.learning_rate:g}, {config.schedule}"
         first, k = config.samples_at(0), config.n_samples
-        k = k if first == k else f"{first}, then {k}"
+        k = k if first == k else f"{first} for {config.grow_samples:.0%}, then {k}"
         lines.append(
-            f"| {name} | {k} | {config.optimizer} | {config.batch_size} | {rate} | {training['epochs']}"
+            f"| {name} | {k} | {config.optimizer} | {config.batch_size} | {rate}"
+            f" | {config.beta_warmup:g} | {training['epochs']}"
             f" | {llh['test_llh']:.2f} (k={llh['n_samples']}, {llh['n_images']} images)"
             f" | {'+'.join(map(str, llh['active_units']))} | {training['seconds']:.0f} |"
         )
@@ -73,8 +75,8 @@ def variations_table(variations, results):
     """Markdown: cells trained with other settings, beside those trained with the fast preset."""
     shown = {cell: runs[0] for cell, runs in grouped(results, presets=("fast",)).items()}
     lines = [
-        "Cells trained on all training images with settings of `--preset fast` changed (the run's name has them)",
-        "beside those of the preset, measured on the test images. What led from one to the other is in the README.",
+        "Cells trained on all training images with an earlier recipe (the run's name has what differs), beside those",
+        "of the present `--preset fast`, on the test images. What led from one to the other is in the README.",
         "",
         "| run | test log likelihood | active units | with the preset | active units |",
         "| --- | --- | --- | --- | --- |",
@@ -141,5 +143,5 @@ if __name__ == "__main__":
     sys.exit(survey(
         work, __doc__, first=print_commands,
         measure="measure every model in results/ again, from its weights",
-        commands="print the commands that fill what README's table lacks, and end",
+        commands="print the commands for each cell and seed of README's table that is not there yet, and end",
     ))  # fmt: skip

@@ -93,10 +93,10 @@ def summary(results):
     epochs = [PRESETS[name]["epochs"] for name in TABLE]
     return "\n".join([
         *lines, "",
-        "Bold: this project, one seed or the mean over several. In brackets: the reference (the TensorFlow 2"
-        " implementation that this\nproject succeeds), then the paper."
+        "Bold: this project, one seed or the mean over several. In brackets: the reference"
+        " ([nbip/IWAE](https://github.com/nbip/IWAE), in\nTensorFlow 2), then the paper. Conditional: log p(x given y)."
         f" {met} of the reference's {len(REFERENCE)} values are met{others}.",
-        f"† {epochs[0]} epochs, all others {epochs[1]}: compare rows at equal epochs only.",
+        f"† {epochs[0]} epochs, all others {epochs[1]}: compare cells of equal epochs only.",
     ])  # fmt: skip
 
 

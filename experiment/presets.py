@@ -20,7 +20,7 @@ PRESETS = {
     "fast": FAST,
     # Twice the epochs, and 5 samples from the first one on, which keeps more units (results/recipe).
     "long": FAST | dict(epochs=656, learning_rate=2e-3, grow_samples=0.75, first_samples=5),
-    # The README's first run: about three minutes on two CPU cores, evaluation included.
+    # The README's first run: minutes on two CPU cores.
     "quick": dict(
         epochs=20,
         optimizer="adam",

@@ -1,4 +1,4 @@
-"""The conditional IWAE with a learned prior p(z|y): all of p and q are given the image's label y.
+"""The conditional IWAE with a learned prior p(z|y): prior, encoder and decoder are given the label y.
 
 How many nats does the label save, and does z come to mean the same for every label?
 """

@@ -41,7 +41,7 @@ GUARDS = {
     "training/soap.py": ("soap",),
     "training/images.py": ("own_data", "steps"),
     "training/gradients.py": ("tasks",),
-    "evaluation/likelihood.py": ("evaluation", "monte_carlo"),
+    "evaluation/likelihood.py": ("evaluation", "monte_carlo", "replicas"),
     "evaluation/monte_carlo.py": ("monte_carlo",),
     "evaluation/posteriors.py": ("posteriors", "evaluation"),
     "evaluation/active_units.py": ("posteriors", "evaluation"),

@@ -1,6 +1,7 @@
 """Annealed importance sampling where log p(x) is known, in closed form or by many samples of the prior."""
 
 import functools
+import inspect
 
 import numpy as np
 import pytest
@@ -96,3 +97,15 @@ def test_estimate_and_bracket_are_given_the_labels(n_latent, monkeypatch):
     assert -0.2 < np.mean(drawn.lower - truth) < 0.1 and -0.1 < np.mean(drawn.upper - truth) < 0.2
     estimate = make_ais(model, 60, 16, jit=False)(drawn.x, y, seed=2)
     assert len(estimate.log_px) == 23 and np.mean(np.abs(estimate.log_px - truth)) < 0.2
+
+
+def test_the_seed_is_0_where_none_is_given():
+    for function in (make_ais(small_iwae((2,))), make_bracket(small_iwae((2,)))):
+        assert inspect.signature(function).parameters["seed"].default == 0
+
+
+def test_progress_is_counted_in_images(monkeypatch, capsys):
+    monkeypatch.setattr(ais, "_make_anneal", lambda *_: lambda x, y, seed, start=None: (np.zeros((2, len(x))), 1.0))
+    x = make_bracket(small_iwae((2,)), n_chains=2)(23, show_progress=True).x
+    make_ais(small_iwae((2,)), n_chains=2)(x, show_progress=True)
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["image 23/23"] * 2

@@ -186,7 +186,16 @@ def test_some_of_the_idx_files_is_an_error(tmp_path, empty_cache):
         load("mnist", tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0\x08\x03\0", b"<html>not found</html>", b"\0\0\x08\x01\0\0\0\x05ab"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0\x08\x03\0",
+        b"\0\0\x08\x03" + b"\0\0\0\x01" * 2,
+        b"<html>not found</html>",
+        b"\0\0\x08\x01\0\0\0\x05ab",
+    ],
+)
 def test_what_is_no_idx_file_is_refused(content, tmp_path):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(DataError, match="file is"):

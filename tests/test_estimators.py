@@ -1,12 +1,14 @@
 """The estimators of later papers against their definitions in float64 NumPy, their limits, and each other."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from numpy.polynomial.hermite_e import hermegauss
 
-from models.catalogue import objective_function
+from models.catalogue import OBJECTIVES, objective_function
 from models.gradients import estimate_and_gradients
 from models.iwae import IWAE
 from models.objectives import dreg, iwae_elbo, stl, vae_elbo
@@ -211,3 +213,10 @@ def test_compiled_gradients_are_the_same(binary_images):
 
     for compiled, eager in zip(tf.function(found, jit_compile=True)(), found()):
         assert_close([g.numpy() for g in compiled], [g.numpy() for g in eager], rtol=3e-4)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_numbers_that_are_not_given_are_those_of_the_command_line(name):
+    parameters = inspect.signature(objective_function(name, {}).func).parameters
+    defaults = {key: number.default for key, number in OBJECTIVES[name].hyperparameters.items()}
+    assert {key: one.default for key, one in parameters.items() if key != "output"} == {"beta": 1.0, **defaults}

@@ -160,3 +160,7 @@ def test_evenly_spaced_images_spread_over_all_images():
 
 def test_logmeanexp_is_max_shifted():
     np.testing.assert_allclose(logmeanexp(tf.constant([-10000.0, -10001.0])), -10000 + np.log((1 + np.exp(-1)) / 2))
+
+
+def test_fewer_images_at_a_time_where_all_their_samples_are_held():
+    assert [likelihood.batch_size(k) for k in (1, 20, 50, 5000)] == [100, 100, 40, 1]

@@ -157,12 +157,18 @@ def test_colour_is_turned_to_grey_and_said_to_be(tmp_path, capsys):
     luma = rgb @ [0.299, 0.587, 0.114]
     for number, image in enumerate(rgb):
         draw(tmp_path / "folder" / f"{number:02d}.png", image if number else luma[0].round().astype(np.uint8))
+    draw(tmp_path / "folder" / "01.png", np.concatenate([rgb[1], np.full((4, 6, 1), 255, np.uint8)], axis=2))  # opaque
     np.savez(tmp_path / "some.npz", x_train=rgb)
     for name, said in (("folder", "19 of 20 pictures are in colour"), ("some.npz", "in colour, and was turned")):
         loaded = load(str(tmp_path / name))
         both = np.concatenate([loaded.train_images, loaded.test_images])
         np.testing.assert_allclose(both.reshape(luma.shape), luma, atol=0.51)
         assert said in capsys.readouterr().out
+
+
+def test_images_of_one_channel_are_grey(tmp_path):
+    np.savez(tmp_path / "channel.npz", x_train=GREYS[..., np.newaxis])
+    np.testing.assert_array_equal(load(str(tmp_path / "channel.npz")).train_images, GREYS.reshape(20, -1)[:18])
 
 
 @pytest.mark.parametrize("values", [GREYS, GREYS / 255, (GREYS / 255).astype(np.float32), GREYS.astype(np.int64)])

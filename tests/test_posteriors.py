@@ -14,11 +14,13 @@ from evaluation import (
     make_q_means,
     make_true_posterior,
     posterior_means,
+    posteriors,
     sampling_importance_resampling,
     without_units,
 )
 from evaluation.posteriors import BORDER_MASS
 from models.iwae import IWAE
+from models.random import Stream, stateless_seed
 from tests.oracles import LinearGaussian
 
 
@@ -48,6 +50,17 @@ def test_grid_is_the_closed_form_posterior():
         kl += 0.5 * np.log(np.linalg.det(covariance) / np.prod(q_std**2))
         assert grid.kl == pytest.approx(kl, abs=5e-3)
         assert len(grid.z1) == len(grid.z2) == 200  # fine enough here, so the points are not doubled
+
+
+def test_points_are_doubled_until_the_grid_is_fine_enough():
+    model = LinearGaussian(error=0.4)
+    grid = make_true_posterior(model)(model.x[0], n=5)
+    assert len(grid.z1) in (10, 20, 40) and grid.log_px == pytest.approx(model.log_px[0], abs=0.02)
+
+
+def test_the_border_is_the_outermost_points():
+    axes, flat = np.linspace([0, 0], [1, 2], 5), np.zeros((5, 5))
+    assert posteriors._normalised(axes, flat, flat).border_mass == pytest.approx(16 / 25)
 
 
 def test_grid_and_importance_sampling_agree_on_a_network(binary_images):
@@ -193,3 +206,11 @@ def test_the_seed_is_0_where_none_is_given():
     functions = make_activity(model), make_q_means(model), make_log_likelihood(model), posterior_means
     for function in (*functions, sampling_importance_resampling):
         assert inspect.signature(function).parameters["seed"].default == 0
+
+
+def test_batches_have_seeds_of_their_own_and_none_that_of_the_prior_s_pictures(monkeypatch):
+    drawn, model = [], LinearGaussian()
+    monkeypatch.setattr(posteriors, "stateless_seed", lambda *args: (drawn.append(args), stateless_seed(*args))[1])
+    posterior_means(model, model.x, n_samples=2, seed=3, jit=False)
+    sampling_importance_resampling(model, model.x, n_samples=2, n_draws=1, seed=3, jit=False)
+    assert drawn == 2 * [(3, Stream.PICTURE, 1), (3, Stream.PICTURE, 2)]  # number 0 is the pictures'

@@ -13,7 +13,7 @@ from experiment import cells, session
 from experiment.run_folder import Run
 from experiment.session import Session, build_model
 from experiment.settings import Config
-from utils import evenly_spaced
+from utils import evenly_spaced, read_csv, write_csv
 
 RECORD = dict(test_llh=-9.5, standard_error=0.1, mc_error=None, n_samples=20, n_images=50, active_units=[2])
 SMALL = Config(n_hidden=(6,), n_latent=(3,), epochs=1, jit="off", conditional="learned_prior")
@@ -94,3 +94,24 @@ def test_only_full_measurements_on_the_test_images_fill_the_tables(tmp_path):
         run.training.write_text(json.dumps({"epochs": 1, "seconds": 1}))
         folders.append(run.path)
     assert [result.folder for result in cells.finished(folders)] == ["fast/full"]
+
+
+def test_a_trained_run_needs_what_it_started_from_no_more(tmp_path):
+    folders = dict(start_from=str(tmp_path / "gone"), run_dir=str(tmp_path / "run"))
+    config = Config(epochs=4, grow_samples=0.5, **folders).resolved()
+    run = Run(config.run_dir)
+    run.begin(config)
+    run.weights.touch()
+    run.training.write_text("{}")
+    del run  # and its lock
+    assert session.open_folder(config, continue_existing=True)[1:] == (False, True)
+
+
+def test_a_beginning_is_copied_as_far_as_it_goes(tmp_path):
+    other, run = Run(tmp_path / "a"), Run(tmp_path / "b")
+    write_csv(other.metrics, [{"epoch": n, "step": n} for n in range(4)])
+    for name in ("prior_0000.npz", "after_0001.weights.h5", "q_means_0002.npz", "posterior_means.npz"):
+        (other.arrays / name).touch()
+    run.copy_beginning(other, 2)
+    assert [row["epoch"] for row in read_csv(run.metrics)] == ["0", "1"]
+    assert sorted(path.name for path in run.arrays.iterdir()) == ["after_0001.weights.h5", "prior_0000.npz"]

@@ -245,6 +245,7 @@ def test_distances_of_mean_gradients_are_right_on_average():
     assert apart == pytest.approx(3 * np.sqrt(50), rel=0.05)
     together = np.array([moments(0).distance(moments(0)) for _ in range(100)])
     assert together[:, 0].mean() < together[:, 1].mean() == pytest.approx(np.sqrt(50 * 2 * 100 / 40), rel=0.02)
+    assert min(moments(0).norm() for _ in range(20)) == together[:, 0].min() == 0  # where nothing is left
     assert np.mean([moments(3).norm() for _ in range(100)]) == pytest.approx(3 * np.sqrt(50), rel=0.02)
 
 

@@ -81,6 +81,7 @@ def test_encode_and_reconstruct_are_q_s_mean_and_its_image(trained, images):
         (np.zeros((3, 27, 28)), r"images of shape \(3, 27, 28\) do not fit: \[n, 28, 28\] or \[n, 784\]"),
         (np.zeros((0, 784)), "do not fit"),
         (np.full((2, 784), 255), "images hold values from 255 to 255: divide bytes by 255"),
+        (np.full((2, 784), 2), "images hold values from 2 to 2: divide bytes by 255"),
         (np.full((2, 784), np.nan), "images hold values"),
         (np.full((2, 784), 0.5), "log p\\(x\\) is that of binary images: binarise them first"),
     ],

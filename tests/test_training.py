@@ -229,8 +229,10 @@ def test_seconds_are_those_that_training_took(tmp_path, digits, monkeypatch):
     monkeypatch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)  # a checkpoint after each call
     config = dataclasses.replace(TINY, epochs=1).resolved()
     model, began = build_model(config, digits.pixel_means), time.monotonic()
-    seconds = train(config, Run(tmp_path), digits, model)
+    seconds = train(config, run := Run(tmp_path), digits, model)
     assert 0.1 * (time.monotonic() - began) < seconds < time.monotonic() - began
+    first, last = (float(row["seconds"]) for row in csv.DictReader(run.metrics.read_text().splitlines()))
+    assert 0 <= first <= last <= seconds + 0.1  # rounded to tenths
 
 
 def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted, saved_often):
@@ -321,6 +323,8 @@ def test_the_call_that_compiles_is_not_what_the_time_left_goes_by(capsys):
     one._report(22, -100.0, 0.1)
     assert one.steps_per_call == 5
     assert capsys.readouterr().out == "training: 38 steps left with k=3, about 4 s\n"
+    one._report(60, -90.0, 0.1)
+    assert capsys.readouterr().out == "step 38/38, bound -90.00, 0 s left\n"
 
 
 def test_a_beginning_of_other_settings_is_refused(tmp_path, digits):

@@ -140,7 +140,17 @@ def test_a_damaged_training_json_is_one_line_before_the_work(content, copied, no
     one_line(capfd, "training.json cannot be read")
 
 
-@pytest.mark.parametrize("content", ["", "step\nx\n", "epoch,step\n0,0\n0,\n", "epoch,step\n0,0\n0\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "step\nx\n",
+        "epoch,step\n0,0\n0,\n",
+        "epoch,step\n0,0\n0\n",
+        "epoch,step,seconds\n0,0\n",
+        "epoch,step\n1,0\n",
+    ],
+)
 def test_damaged_metrics_are_one_line_before_the_work(content, copied, no_work, capfd):
     (copied / "model.weights.h5").unlink()
     (copied / "metrics.csv").write_text(content)
@@ -228,6 +238,10 @@ def test_weights_are_not_begun_where_the_disk_has_no_room_for_them(tmp_path, mon
         save_weights(model, tmp_path / "model.weights.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["model.weights.h5"]
     assert (tmp_path / "model.weights.h5").read_text() == "before"
+    monkeypatch.setattr("utils.shutil.disk_usage", lambda _: types.SimpleNamespace(free=too_few + 1))
+    save_weights(model, tmp_path / "model.weights.h5")
+    assert (tmp_path / "model.weights.h5").read_bytes()[1:4] == b"HDF"
+    assert (tmp_path / "model.weights.h5").stat().st_mode & 0o777 == 0o644  # for all to read
 
 
 def test_a_terminal_of_ascii_shows_the_result(copied, monkeypatch):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from models.catalogue import MODELS
-from models.fused import sum_softplus_dense
+from models.fused import _width, sum_softplus_dense
 from models.iwae import IWAE
 from models.random import random_algorithm, standard_normal
 from tests.oracles import numpy_log_w
@@ -188,3 +188,7 @@ def test_conditional_model_is_given_the_label_everywhere(learned_prior, binary_i
 def test_a_learned_prior_needs_something_to_learn_from():
     with pytest.raises(ValueError, match="needs n_context"):
         IWAE((20,), (5,), 784, learned_prior=True)
+
+
+def test_sums_side_by_side_are_a_divisor_of_the_pixels_near_the_quickest_number():
+    assert [_width(n) for n in (1, 101, 784, 112 * 200)] == [1, 101, 112, 224]

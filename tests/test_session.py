@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 
+import evaluation
 from data import DataError
 from experiment import cells, session
 from experiment.run_folder import Run
@@ -61,6 +62,10 @@ def test_the_seed_decides_the_first_weights(digits):
 
 
 def test_points_of_pictures_have_their_images_labels(few_digits, digits, monkeypatch):
+    jits, make_q_means = [], evaluation.make_q_means
+    monkeypatch.setattr(
+        evaluation, "make_q_means", lambda model, jit: (jits.append(jit), make_q_means(model, jit=jit))[1]
+    )
     monkeypatch.setattr(session, "PCA_IMAGES", 40)
     one = Session(SMALL.resolved(), Run(few_digits / "a"))
     one.model.save_weights(one.run.weights_after(0))
@@ -71,6 +76,7 @@ def test_points_of_pictures_have_their_images_labels(few_digits, digits, monkeyp
     for name in ("posterior_means", "q_means_0000"):
         with np.load(one.run.arrays / f"{name}.npz") as arrays:
             np.testing.assert_array_equal(arrays["labels"], labels)
+    assert jits == [False]  # as --jit says
 
 
 def test_a_run_clears_away_its_own_leftovers_only(tmp_path):
@@ -105,6 +111,8 @@ def test_a_trained_run_needs_what_it_started_from_no_more(tmp_path):
     run.training.write_text("{}")
     del run  # and its lock
     assert session.open_folder(config, continue_existing=True)[1:] == (False, True)
+    new = dataclasses.replace(config, start_from=None, run_dir=str(tmp_path / "new"))
+    assert session.open_folder(new, continue_existing=True)[1:] == (False, False)
 
 
 def test_a_beginning_is_copied_as_far_as_it_goes(tmp_path):

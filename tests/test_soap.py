@@ -121,3 +121,4 @@ def test_it_goes_down_a_rotated_valley_where_adam_zigzags(jit):
 def test_it_is_saved_and_rebuilt_with_its_settings():
     optimizer = SOAP(0.01, precondition_frequency=7, max_precondition_dim=50)
     assert SOAP.from_config(optimizer.get_config()).get_config() == optimizer.get_config()
+    assert float(SOAP().learning_rate.numpy()) == pytest.approx(3e-3)

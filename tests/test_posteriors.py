@@ -58,6 +58,21 @@ def test_points_are_doubled_until_the_grid_is_fine_enough():
     assert len(grid.z1) in (10, 20, 40) and grid.log_px == pytest.approx(model.log_px[0], abs=0.02)
 
 
+def test_the_grid_covers_q_wherever_it_is(monkeypatch):
+    model, looked_at = LinearGaussian(), []
+    model.mean_error = np.array([-9.0, 9.0])
+    densities = posteriors._make_densities(model)
+    monkeypatch.setattr(
+        posteriors, "_make_densities", lambda _: lambda x, axes: looked_at.append(axes) or densities(x, axes)
+    )
+    grid = make_true_posterior(model)(model.x[0])
+    mean, std = model.gain @ model.x[0] + model.mean_error, model.posterior_std * model.std_error
+    low, high = mean - 5 * std, mean + 5 * std
+    np.testing.assert_allclose(looked_at[0][[0, -1]], [np.minimum(low, -5), np.maximum(high, 5)], rtol=1e-4)
+    for at, start, end in zip((grid.z1, grid.z2), low, high):
+        assert at[0] < start + 1e-3 and end - 1e-3 < at[-1]
+
+
 def test_the_border_is_the_outermost_points():
     axes, flat = np.linspace([0, 0], [1, 2], 5), np.zeros((5, 5))
     assert posteriors._normalised(axes, flat, flat).border_mass == pytest.approx(16 / 25)

@@ -150,7 +150,7 @@ def _make_accumulate(model, n_samples, chunk, groups, n_largest, jit):
     def go_on(x, y, seed, first, last, log_sums, largest):
         batch = x.shape[0]
 
-        def body(i, log_sums, largest):
+        def body(i, log_sums, kept):
             noise = model.noise(chunk, batch, tf.random.fold_in(seed, i, alg="auto_select"), algorithm)
             log_w = model(x, noise, y).log_w()  # [chunk, batch]
             asked_for = i * chunk + tf.range(chunk) < n_samples  # the last chunk may hold more than that
@@ -159,10 +159,15 @@ def _make_accumulate(model, n_samples, chunk, groups, n_largest, jit):
             added = tf.where(in_group, tf.reduce_logsumexp(log_w, axis=0), -math.inf)  # [groups, batch]
             log_sums = tf.reduce_logsumexp(tf.stack([log_sums, added]), axis=0)
             if n_largest:
-                largest = tf.math.top_k(tf.concat([largest, tf.transpose(log_w)], axis=1), n_largest).values
-            return i + 1, log_sums, largest
+                kept = tf.tensor_scatter_nd_update(kept, [[i - first]], log_w[tf.newaxis])
+            return i + 1, log_sums, kept
 
-        return tf.while_loop(lambda i, *_: i < last, body, (first, log_sums, largest))[1:]
+        kept = tf.fill([CHUNKS_PER_CALL, chunk, batch], -math.inf)  # all log w of this call: to sort them is slow
+        _, log_sums, kept = tf.while_loop(lambda i, *_: i < last, body, (first, log_sums, kept))
+        if n_largest:
+            kept = tf.transpose(tf.reshape(kept, [-1, batch]))  # [batch, samples]
+            largest = tf.math.top_k(tf.concat([largest, kept], axis=1), n_largest).values
+        return log_sums, largest
 
     def accumulate(x, y, seed):
         state = tf.fill([groups, x.shape[0]], -math.inf), tf.fill([x.shape[0], n_largest], -math.inf)

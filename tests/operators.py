@@ -60,7 +60,7 @@ GUARDS = {
     "experiment/run_folder.py": ("flags", "session", "damage", "command_line"),
     "experiment/session.py": ("session", "plots", "trained", "command_line"),
     "experiment/trained.py": ("trained",),
-    "utils.py": ("damage", "tables", "command_line"),
+    "utils.py": ("utils", "damage", "tables", "command_line"),
 }
 
 

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from experiment import run_folder
 from experiment.errors import UsageError
 from experiment.flags import hyperparameters, parse_flags
 from experiment.presets import PRESETS, settings_beside
@@ -353,17 +352,3 @@ def test_a_task_does_not_go_on_with_a_run_that_is_not_about_its_subject(mode, be
     folder = begun("--preset quick")
     with pytest.raises(UsageError, match="--conditional: no is not allowed; here it is learned_prior"):
         parsed(f"{mode} --run_dir {folder}", "task04")
-
-
-def test_a_commit_is_named_only_where_git_says_what_changed(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "ROOT", tmp_path)
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    assert run_folder.provenance()["commit"] is None  # there is none yet
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
-    assert len(run_folder.provenance()["commit"]) == 12
-    (tmp_path / "new").touch()
-    subprocess.run([*git, "add", "new"], check=True)
-    assert run_folder.provenance()["commit"].endswith("+")
-    (tmp_path / ".git/index").write_text("damaged")
-    assert run_folder.provenance()["commit"] is None

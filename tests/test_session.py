@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import subprocess
 import types
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import evaluation
 from data import DataError
-from experiment import cells, session
+from experiment import cells, run_folder, session
 from experiment.run_folder import Run
 from experiment.session import Session, build_model
 from experiment.settings import Config
@@ -123,3 +124,17 @@ def test_a_beginning_is_copied_as_far_as_it_goes(tmp_path):
     run.copy_beginning(other, 2)
     assert [row["epoch"] for row in read_csv(run.metrics)] == ["0", "1"]
     assert sorted(path.name for path in run.arrays.iterdir()) == ["after_0001.weights.h5", "prior_0000.npz"]
+
+
+def test_a_commit_is_named_only_where_git_says_what_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "ROOT", tmp_path)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert run_folder.provenance()["commit"] is None  # there is none yet
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    assert len(run_folder.provenance()["commit"]) == 12
+    (tmp_path / "new").touch()
+    subprocess.run([*git, "add", "new"], check=True)
+    assert run_folder.provenance()["commit"].endswith("+")
+    (tmp_path / ".git/index").write_text("damaged")
+    assert run_folder.provenance()["commit"] is None

@@ -3,20 +3,18 @@
 import dataclasses
 import json
 import re
-import types
 
 import pytest
 
 import plots.comparison
 import tables
-import utils
 from experiment import cells, markdown, run_folder, survey
 from experiment.commands import commands_for
 from experiment.flags import default_path, parse_flags
 from experiment.presets import PRESETS
 from experiment.settings import Config
 from tests.test_tasks import run
-from utils import duration, write_csv
+from utils import write_csv
 
 FAST = dict(preset="fast", **PRESETS["fast"])
 
@@ -278,18 +276,3 @@ def test_the_commands_are_printed_alone(capfd):
 def test_reference_and_paper_are_within_a_nat_of_each_other(cell):
     """Against a digit mistyped in either table."""
     assert cell not in cells.PAPER or abs(cells.REFERENCE[cell] - cells.PAPER[cell]) < 1
-
-
-def test_durations_are_as_people_say_them():
-    said = {42: "42 s", 89: "89 s", 90: "2 min", 89 * 60: "89 min", 90 * 60: "1 h 30 min", 7800: "2 h 10 min"}
-    assert {seconds: duration(seconds) for seconds in said} == said
-
-
-def test_where_no_one_watches_there_is_a_line_every_half_minute(monkeypatch, capsys):
-    now = [0.0]
-    monkeypatch.setattr(utils, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-    bar = utils.ProgressBar(10, "step", "bound")
-    for done, now[0] in ((1, 30.0), (2, 30.5), (3, 60.0), (4, 61.0)):
-        bar.update(done, -90)
-    lines = [f"step {n}/10, bound -90.00, 2 min left\n" for n in (2, 4)]
-    assert capsys.readouterr().out == "".join(lines)

@@ -162,7 +162,7 @@ def _make_accumulate(model, n_samples, chunk, groups, n_largest, jit):
                 kept = tf.tensor_scatter_nd_update(kept, [[i - first]], log_w[tf.newaxis])
             return i + 1, log_sums, kept
 
-        kept = tf.fill([CHUNKS_PER_CALL, chunk, batch], -math.inf)  # all log w of this call: to sort them is slow
+        kept = tf.fill([CHUNKS_PER_CALL, chunk, batch], -math.inf)  # all log w of this call, sorted once: it is slow
         _, log_sums, kept = tf.while_loop(lambda i, *_: i < last, body, (first, log_sums, kept))
         if n_largest:
             kept = tf.transpose(tf.reshape(kept, [-1, batch]))  # [batch, samples]

@@ -1,5 +1,5 @@
-"""Rebuilds the tables of README.md, results/README.md and tasks/README.md, and results/comparison.png, from
-results/*/*/test_llh.json.
+"""Rebuilds the tables of README.md, results/README.md and tasks/README.md, results/comparison.png, and the comparisons
+in results/recipe, from results/*/*/test_llh.json.
 
 With --measure it first measures every trained model in results/ again, from its weights and with its own seed, and says
 by how much each differs from its record. With --commands it only prints the commands that train and measure what is not
@@ -20,8 +20,8 @@ from experiment.cells import (
     finished,
     grouped,
     means,
-    measured_folders,
-    read_result,
+    measured,
+    results_in,
 )
 from experiment.commands import commands_for
 from experiment.markdown import annealed, estimators, every_run, rewrite, summary, tables, with_vae_at_one
@@ -32,11 +32,9 @@ README, TASKS = ROOT / "README.md", ROOT / "tasks" / "README.md"
 
 
 def recipe_runs():
-    """The runs compared with the fast preset, tested on held-out images: [(folder, Result)], best first for each k."""
-    runs = []
-    for folder in sorted((run_folder.RESULTS / "recipe").glob("*/test_llh.json")):
-        runs.append((folder.parent, read_result(folder.parent)._replace(folder=folder.parent.name)))
-    return sorted(runs, key=lambda run: (run[1].config.n_samples, -run[1].llh["test_llh"]))
+    """The runs compared with the fast preset, tested on held-out images: [Result], best first for each k."""
+    runs = results_in(path.parent for path in (run_folder.RESULTS / "recipe").glob("*/test_llh.json"))
+    return sorted(runs, key=lambda run: (run.config.n_samples, -run.llh["test_llh"]))
 
 
 def recipe_table(runs):
@@ -48,12 +46,12 @@ def recipe_table(runs):
         " seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for _, (name, config, llh, training) in runs:
+    for name, config, llh, training in runs:
         rate = "the paper's" if config.schedule == "paper" else f"{config.learning_rate:g}, {config.schedule}"
         first, k = config.samples_at(0), config.n_samples
         k = k if first == k else f"{first} for {config.grow_samples:.0%}, then {k}"
         lines.append(
-            f"| {name} | {k} | {config.optimizer} | {config.batch_size} | {rate}"
+            f"| {name.split('/')[1]} | {k} | {config.optimizer} | {config.batch_size} | {rate}"
             f" | {config.beta_warmup:g} | {training['epochs']}"
             f" | {llh['test_llh']:.2f} (k={llh['n_samples']}, {llh['n_images']} images)"
             f" | {'+'.join(map(str, llh['active_units']))} | {training['seconds']:.0f} |"
@@ -61,14 +59,14 @@ def recipe_table(runs):
     return "\n".join(lines) + "\n"
 
 
-def _measured(result):
+def _shown(result):
     llh = result.llh if result else None
     return f"{llh['test_llh']:.2f} | {'+'.join(map(str, llh['active_units']))}" if llh else "not measured yet |"
 
 
 def variations():
     """The cells trained with other settings than the fast preset's before it had its own, kept without weights."""
-    return [read_result(folder) for folder in sorted((run_folder.RESULTS / "recipe" / "cells").glob("*"))]
+    return results_in((run_folder.RESULTS / "recipe" / "cells").glob("*"))
 
 
 def variations_table(variations, results):
@@ -82,15 +80,15 @@ def variations_table(variations, results):
         "| --- | --- | --- | --- | --- |",
     ]
     for result in variations:
-        measured = [_measured(run) for run in (result, shown.get(cell_of(result.config)))]
-        lines.append(f"| [{result.folder.split('/')[1]}]({result.folder}) | {' | '.join(measured)} |")
+        cells = [_shown(run) for run in (result, shown.get(cell_of(result.config)))]
+        lines.append(f"| [{result.folder.split('/')[1]}]({result.folder}) | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def print_commands(measure, commands):
     """Prints them where they were asked for, and returns whether they were."""
     if commands:
-        done = [result.config.experiment() for result in finished()]
+        done = [result.config.experiment() for result in finished(measured())]
         print("\n".join(commands_for([c for c in configs_of_cells() if c.experiment() not in done])))
     return commands
 
@@ -115,13 +113,14 @@ def work(settings, sessions, measure, commands=False):
     folder = run_folder.RESULTS
     if measure:
         measure_again(sessions)
-    results = finished()
+    every = measured()
+    results = finished(every)
     rewrite(README, results=summary(results))
     rewrite(
         folder / "README.md",
         results=tables(results),
-        runs=every_run(measured_folders()),
-        annealed=annealed(measured_folders()),
+        runs=every_run(every),
+        annealed=annealed(every),
     )
     rewrite(TASKS, estimators=estimators(results))
     sources = {"this project": means(results), "reference": REFERENCE, "paper": PAPER}
@@ -130,7 +129,7 @@ def work(settings, sessions, measure, commands=False):
     if runs := recipe_runs():
         with whole_file(folder / "recipe" / "comparisons.md") as temporary:
             temporary.write_text(recipe_table(runs) + "\n" + variations_table(variations(), results))
-        curves = {k: {} for k in sorted({result.config.n_samples for _, result in runs})}
+        curves = {k: {} for k in sorted({result.config.n_samples for result in runs})}
         for path in sorted(folder.glob("recipe/*/metrics.csv")):
             curves[load_config(path.parent).n_samples][path.parent.name] = path
         bounds_against_time(curves, folder / "recipe" / "comparisons.png")

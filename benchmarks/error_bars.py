@@ -38,7 +38,7 @@ def row(name, n_seeds, n_images, n_samples):
 
     run = load_run(RESULTS / name)
     context = run.dataset.context("test", run.config.conditional != "no")
-    x, y = (evenly_spaced(array, n_images) for array in (run.dataset.binarised_test_images(), context))
+    x, y = run.dataset.binarised_test_images(n_images), evenly_spaced(context, n_images)
     estimate = make_log_likelihood(run.model, n_samples)
     results, per_image = zip(*(estimate(x, y, seed) for seed in range(n_seeds)))
     of_mean = np.std([result.test_llh for result in results], ddof=1)

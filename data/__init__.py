@@ -8,6 +8,7 @@ import numpy as np
 from data.arrays import DataError, aligned, blocks
 from data.catalogue import DATASETS, DatasetEntry
 from data.pictures import read_images
+from utils import evenly_spaced
 
 __all__ = ["DataError", "Dataset", "load", "read_images"]
 
@@ -74,15 +75,18 @@ class Dataset(NamedTuple):
             return np.zeros((len(labels), 0), np.float32)
         return np.eye(self.entry.n_labels, dtype=np.float32)[labels]
 
-    def binarised_test_images(self):
-        """The test images, binarised once and for all: float32 [n, n_pixels] in {0, 1}.
+    def binarised_test_images(self, n=None):
+        """The test images, binarised once and for all, or n of them, spread evenly: float32 [n, n_pixels] in {0, 1}.
 
         The first draw of NumPy's legacy generator after seeding with 123, which is what the reference implementation
         evaluates; NumPy keeps that stream unchanged for good.
         """
-        generator, x = np.random.RandomState(123), np.empty(self.test_images.shape, np.float32)
-        for rows in blocks(len(x)):
-            x[rows] = generator.binomial(1, self.test_images[rows] / 255.0)
+        generator, kept = np.random.RandomState(123), evenly_spaced(np.arange(len(self.test_images)), n)
+        x = np.empty((len(kept), self.entry.n_pixels), np.float32)
+        for rows in blocks(len(self.test_images)):  # all are drawn, so that an image's pixels do not depend on n
+            binary = generator.binomial(1, self.test_images[rows] / 255.0)
+            here = (kept >= rows.start) & (kept < rows.start + len(binary))
+            x[here] = binary[kept[here] - rows.start]
         return x
 
 

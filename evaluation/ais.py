@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import mcmc
 
-from evaluation.likelihood import batches
+from evaluation.likelihood import batches, check_binary
 from evaluation.monte_carlo import monte_carlo_errors
 from models.random import Stream, stateless_seed
 from utils import ProgressBar
@@ -32,6 +32,7 @@ ACCEPTED = 0.65  # share of proposals at which HMC gets furthest (Neal, 1206.190
 PILOT = 5  # the step sizes come from chains with so many times fewer temperatures
 FIRST_STEP_SIZE, ADAPTATION = 0.5, 0.3  # of the pilot, and how much its steps change with the share accepted
 STEEPNESS = 4.0  # of the schedule of beta
+STEPS_PER_CALL = 50  # temperatures, between two looks at the keyboard
 
 
 class Annealed(NamedTuple):
@@ -56,13 +57,18 @@ def temperatures(n):
     return ((curve - curve[0]) / (curve[-1] - curve[0])).astype(np.float32)
 
 
-def make_ais(model, n_temperatures=4000, n_chains=16, jit=True):
+def make_ais(model, n_temperatures=4000, n_chains=16, jit=True, binary=True):
     """Returns estimate(x, y, seed, show_progress) -> Annealed, for x [n_images, n_pixels] in {0, 1} and y
-    [n_images, n_context] if the model is conditional. n_chains: a power of two, at least 2.
+    [n_images, n_context] if the model is conditional. n_chains: a power of two, at least 2. binary: as for
+    make_log_likelihood. Raises ValueError for other n_chains, and for an x that is not binary.
     """
+    if n_chains < 2 or n_chains & (n_chains - 1):
+        raise ValueError(f"n_chains: {n_chains} is not allowed; a power of two, at least 2")
     anneal = _make_anneal(model, n_temperatures, n_chains, jit)
 
     def estimate(x, y=None, seed=0, show_progress=False):
+        if binary:
+            check_binary(x)
         bar = ProgressBar(len(x), "image", "log p(x)") if show_progress else None
         log_w, accepted = [], []
         for index, images, context, count in batches(x, y, BATCH):
@@ -113,12 +119,8 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
     """
 
     @tf.function(jit_compile=jit)
-    def run(x, y, seed, z, beta, step_sizes, rate):
-        """Chains from z through the temperatures beta [T + 1], with the step sizes step_sizes [T, batch] times a
-        factor. The factor begins at 1, grows where more than ACCEPTED of an image's proposals are accepted, and falls
-        where fewer are; `rate` says how fast, 0 not at all. Returns (log w, step sizes used [T, batch], mean share
-        accepted [batch]).
-        """
+    def go_on(x, y, seed, beta, step_sizes, rate, first, last, state):
+        """The transitions first ... last - 1. state: (z, log w, factor, step sizes used, sum of shares accepted)."""
 
         def log_px_z(*z):
             return model.log_weights(x, z, y).log_px_z  # [n_chains, batch]
@@ -139,10 +141,22 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
             used = tf.tensor_scatter_nd_update(used, [[t]], [factor * step_sizes[t]])
             return t + 1, z, log_w, factor * tf.exp(rate * (share - ACCEPTED)), used, accepted + share
 
+        return tf.while_loop(lambda t, *_: t < last, body, (first, *state))[1:]
+
+    def run(x, y, seed, z, beta, step_sizes, rate):
+        """Chains from z through the temperatures beta [T + 1], with the step sizes step_sizes [T, batch] times a
+        factor. The factor begins at 1, grows where more than ACCEPTED of an image's proposals are accepted, and falls
+        where fewer are; `rate` says how fast, 0 not at all. Returns (log w, step sizes used [T, batch], mean share
+        accepted [batch]).
+        """
         n, batch = len(step_sizes), x.shape[0]
         zero = tf.zeros([batch])
-        state = 0, z, tf.zeros([n_chains, batch]), zero + 1, tf.zeros([n, batch]), zero
-        _, _, log_w, _, used, accepted = tf.while_loop(lambda t, *_: t < n, body, state)
+        state = z, tf.zeros([n_chains, batch]), zero + 1, tf.zeros([n, batch]), zero
+        for first in range(0, n, STEPS_PER_CALL):
+            last = min(first + STEPS_PER_CALL, n)
+            state = go_on(x, y, seed, beta, step_sizes, rate, tf.constant(first), tf.constant(last), state)
+            state[1].numpy()  # waits for it, so that a signal is answered before the next call
+        _, log_w, _, used, accepted = state
         return log_w, used, accepted / n
 
     def step_sizes(x, y, seed, z):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from evaluation.likelihood import batch_size, batches
+from evaluation.likelihood import batch_size, batches, check_binary
 from models.random import Stream, random_algorithm, stateless_seed
 
 ROWS = 2000  # points of the grid at a time
@@ -77,18 +77,21 @@ class GridPosterior(NamedTuple):
     border_mass: float  # of p(z|x), on the grid's outermost points
 
 
-def make_true_posterior(model):
+def make_true_posterior(model, binary=True):
     """Returns true_posterior(x [n_pixels], n=200) -> the GridPosterior of one image, n points a side.
 
     For a model with one stochastic layer of two units; raises ValueError for any other. A coarse grid over all that the
     prior and q allow finds where p(x, z) has its mass; a finer one covers that and q. It is widened until no mass lies
-    on its border, and its points are doubled until log p(x) is the same without every second one.
+    on its border, and its points are doubled until log p(x) is the same without every second one. binary: as for
+    make_log_likelihood.
     """
     if model.n_latent != (2,) or model.n_context:
         raise ValueError(f"a grid needs one stochastic layer of 2 units and no labels, not {model.n_latent}")
     densities = _make_densities(model)
 
     def true_posterior(x, n=200):
+        if binary:
+            check_binary(x)
         ((q, _, _),) = model.encode(tf.constant(x[np.newaxis]), (tf.zeros([1, 1, 2]),))
         mean, std = q.mean().numpy()[0], q.stddev().numpy()[0]
         around_q = np.stack([mean - STDS_OF_Q * std, mean + STDS_OF_Q * std])  # [low or high, unit]

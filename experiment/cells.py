@@ -1,11 +1,10 @@
 """The cells of the published tables, and the finished runs that fill them."""
 
-import json
 import statistics
 from typing import NamedTuple
 
 from experiment import run_folder
-from experiment.errors import UsageError
+from experiment.errors import UsageError, left_out
 from experiment.flags import config_from
 from experiment.presets import settings_beside
 from experiment.run_folder import Run, load_config
@@ -70,23 +69,27 @@ class Result(NamedTuple):
     training: dict  # training.json
 
 
-def measured_folders():
-    """The folders of results/ with a trained model and its measured test log likelihood, but for the recipe's."""
+def results_in(folders):
+    """[Result] of the runs in these folders, by name; one that cannot be read is left out, and said to be."""
+    results = []
+    for folder in sorted(folders):
+        run, name = Run(folder, lock=False), f"{folder.parent.name}/{folder.name}"
+        try:
+            results.append(Result(name, load_config(folder), run.recorded(), run.trained()))
+        except UsageError as error:
+            left_out(name, error)
+    return results
+
+
+def measured():
+    """Every trained and measured run of results/, as a Result, but for the recipe's."""
     paths = (path.parent for path in run_folder.RESULTS.glob("*/*/test_llh.json"))
-    return [path for path in paths if path.parent.name != "recipe" and Run(path, lock=False).training.exists()]
+    return results_in(p for p in paths if p.parent.name != "recipe" and Run(p, lock=False).training.exists())
 
 
-def finished(folders=None):
-    """Every run among the folders (those in results/) that was measured in full, by name."""
-    read = map(read_result, sorted(folders or measured_folders()))
-    return [r for r in read if (r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000) and not r.config.held_out]
-
-
-def read_result(folder):
-    training = json.loads((folder / "training.json").read_text())
-    return Result(
-        f"{folder.parent.name}/{folder.name}", load_config(folder), Run(folder, lock=False).recorded(), training
-    )
+def finished(results):
+    """The runs that were measured in full, on the test images."""
+    return [r for r in results if (r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000) and not r.config.held_out]
 
 
 def cell_of(config):

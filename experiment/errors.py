@@ -1,2 +1,12 @@
+"""Errors that the user can mend."""
+
+import sys
+
+
 class UsageError(Exception):
     """Something the user can mend: shown as one line on stderr, with exit code 2."""
+
+
+def left_out(name, error):
+    """Says on stderr that one of several runs cannot be had, so that the others are not lost for it."""
+    print(f"{name} is left out: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import statistics
 
+from experiment import run_folder
 from experiment.cells import (
     ESTIMATORS,
     GROWTH,
@@ -16,8 +17,8 @@ from experiment.cells import (
     follows,
     grouped,
     means,
-    read_result,
 )
+from experiment.errors import left_out
 from experiment.presets import PRESETS
 from experiment.run_folder import Run
 from experiment.settings import Config
@@ -124,14 +125,14 @@ def estimators(results):
     return "\n".join(lines)
 
 
-def every_run(folders):
-    """results/README.md's list of runs as Markdown: a line for each measured run among the folders."""
+def every_run(results):
+    """results/README.md's list of runs as Markdown: a line for each measured run."""
     lines = [
         "| run | test log likelihood | Monte Carlo error | Pareto k | samples | images | active units | epochs"
         " | hours |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, config, llh, training in (read_result(folder) for folder in sorted(folders)):
+    for name, config, llh, training in results:
         error = "" if llh["standard_error"] is None else f" ± {llh['standard_error']:.2f}"
         mc_error = "" if llh["mc_error"] is None else f"{llh['mc_error']:.3f}"
         images = f"{llh['n_images']}" + " held out" * bool(config.held_out)
@@ -144,18 +145,24 @@ def every_run(folders):
     return "\n".join(lines)
 
 
-def annealed(folders):
+def annealed(results):
     """results/README.md's table of the runs that tasks/task07.py looked at, as Markdown."""
-    runs = [Run(folder, lock=False) for folder in sorted(folders)]
-    return "\n".join([
+    lines = [
         "| run | test images | importance sampling | annealing | difference | images drawn | width of the bracket"
         " | importance sampling below the upper bound |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(_annealed_row(run) for run in runs if run.annealed.exists()),
-    ])  # fmt: skip
+    ]
+    for name in (result.folder for result in results):
+        run = Run(run_folder.RESULTS / name, lock=False)
+        if run.annealed.exists() and run.bracket.exists():
+            try:
+                lines.append(_annealed_row(name, run))
+            except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+                left_out(f"{name}, in the table of annealing,", error)
+    return "\n".join(lines)
 
 
-def _annealed_row(run):
+def _annealed_row(name, run):
     test, drawn = (
         [{column: float(value) for column, value in row.items()} for row in read_csv(path)]
         for path in (run.annealed, run.bracket)
@@ -168,7 +175,6 @@ def _annealed_row(run):
         error = math.sqrt(sum(row[name] ** 2 for row in test for name in errors)) / len(test)
         return f"{mean(test, column, less):{sign}.2f} ± {error:.2f}"
 
-    name = f"{run.path.parent.name}/{run.path.name}"
     cells = [
         f"[{name}]({name})",
         str(len(test)),

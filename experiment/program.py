@@ -16,11 +16,11 @@ import threading
 
 from data import DataError
 from experiment import run_folder
-from experiment.errors import UsageError
+from experiment.errors import UsageError, left_out
 from experiment.flags import as_words, parse_call_flags, parse_flags
 from experiment.run_folder import Run, load_config
 from experiment.session import Session, open_folder
-from experiment.settings import CALL, EVALUATION, Config
+from experiment.settings import CALL, EVALUATION, flag_fields
 from experiment.startup import start_tensorflow
 
 
@@ -76,18 +76,20 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
 def _check_alone(config):
     """Raises UsageError where a program that trains and draws much more than one run is to be done by many workers."""
     if config.strategy == "multi_worker":
-        raise UsageError("--strategy: multi_worker is for main.py; what it has trained is taken here as it is")
+        raise UsageError(
+            "--strategy: multi_worker is for main.py; train with it first, and run this program as one process"
+        )
 
 
 @_at_a_terminal
 def survey(work, description, argv=None, same=(), first=None, **flags):
-    """As command_line, for a program that looks at finished runs: calls work(settings, sessions).
+    """As command_line, for a program that looks at finished runs: calls work(settings, sessions, **own flags).
 
     settings: the flags given, a Config. sessions: by name, (its name, which is its folder's path below results/,
     a function that makes its Session, with the weights) of every run in results/ with weights and a measured test log
     likelihood; None, and a line on stderr, where that cannot be had, so that the other runs are not lost.
     same: names of settings that are flags too, and that the runs must share; flags: of the program's own, as in
-    parse_call_flags. first: called with these before TensorFlow starts; where it returns true, that was all.
+    parse_call_flags. first: first(**own flags) is called before TensorFlow starts; where it is true, that was all.
     """
     try:
         settings, own = parse_call_flags(argv, description, same, **flags)
@@ -106,7 +108,7 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
         try:
             config = load_config(folder)
         except UsageError as error:
-            return _left_out(name_of(folder), error)
+            return left_out(name_of(folder), error)
         return all(getattr(config, name) == getattr(settings, name) for name in same)
 
     def open_session(folder):
@@ -115,8 +117,9 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
             config = dataclasses.replace(load_config(folder), **call).resolved()
             session = Session(config, Run(folder), eval_only=True)
             session.load_weights()
+            session.run.check_metrics()
         except (UsageError, DataError) as error:
-            return _left_out(name_of(folder), error)
+            return left_out(name_of(folder), error)
         return session
 
     runs = [Run(path.parent, lock=False) for path in results.rglob("test_llh.json")]
@@ -124,10 +127,6 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
     folders = [folder for folder in folders if not same or shares(folder)]
     sessions = [(name_of(folder), functools.partial(open_session, folder)) for folder in folders]
     return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)
-
-
-def _left_out(name, error):
-    print(f"{name} is left out: {error}", file=sys.stderr)
 
 
 def _with_tensorflow(work, config, run):
@@ -191,10 +190,12 @@ def _say_how_to_go_on(config, run):
     """From what there is in the run's folder."""
     if run is not None and (run.is_trained() or run.has_checkpoints()):
         command = [sys.executable, sys.argv[0], "--eval_only" if run.is_trained() else "--resume"]
-        given = {"run_dir": config.run_dir, "data_dir": config.data_dir}
-        given |= {"strategy": config.strategy if config.strategy != Config.strategy else None}
-        given |= {"gpu": ",".join(map(str, config.gpu or ())) or None}
-        command += [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
+        saved = load_config(run.path)
+        for field in flag_fields():
+            name, value = field.name, getattr(config, field.name)
+            usual = getattr(saved, name) if name in EVALUATION else field.default
+            if name in EVALUATION | CALL - {"preset", "start_from"} and value != usual:
+                command += [f"--{name}", ",".join(map(str, value)) if name == "gpu" else str(value)]
         print(f"go on with: {shlex.join(command)}", file=sys.stderr)
 
 

@@ -40,9 +40,11 @@ def choices_of(rules):
 
 def check_value(name, rules, value):
     """Raises UsageError where a value lies outside what its flag allows."""
+    if value is None:
+        return
     several = "nargs" in rules or rules["type"] not in TYPES  # as the numbers of GPUs
     kind = rules["type"] if rules["type"] in TYPES else int
-    for one in value if several and isinstance(value, tuple) else () if value is None else (value,):
+    for one in value if several and isinstance(value, tuple) else (value,):
         if not _is_a(one, kind) or several != isinstance(value, tuple):
             allowed = TYPES[kind]
         elif (choices := choices_of(rules)) and one not in choices and not rules.get("or_path"):

@@ -19,6 +19,7 @@ RECORD = {  # what a measurement has, and of which type
     "test_llh": float, "standard_error": float | None, "mc_error": float | None, "n_samples": int, "n_images": int,
     "active_units": list,
 }  # fmt: skip
+TRAINING = {"epochs": int, "seconds": int | float}  # what the record of a training has
 PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
@@ -89,16 +90,11 @@ class Run:
 
     def check_weights(self):
         """Raises UsageError where the weights are not those that training.json, if it says so, was written beside."""
-        try:
-            written = json.loads(self.training.read_text()).get("weights")
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, AttributeError) as error:
-            raise UsageError(f"--run_dir: {self.training} cannot be read ({error})") from None
+        written = (self.trained() or {}).get("weights")
         if written and written != self.weights_sha256():
             raise UsageError(f"--run_dir: {self.weights} is damaged: it is not what {self.training.name} knows")
 
-    def _check_metrics(self):
+    def check_metrics(self):
         """Raises UsageError where metrics.csv is there and has no whole rows."""
         try:
             rows = read_csv(self.metrics)
@@ -110,24 +106,16 @@ class Run:
         if not whole:
             raise UsageError(f"--run_dir: {self.metrics} is damaged; without it, the rows so far are lost")
 
+    def trained(self):
+        """The record of the training, the content of training.json, or None. Raises UsageError if it is damaged."""
+        return _record(self.training, TRAINING)
+
     def recorded(self):
         """The measured test log likelihood, the content of test_llh.json, or None. Raises UsageError if it is damaged.
 
         Records of earlier versions have no Pareto k.
         """
-        try:
-            record = json.loads(self.test_llh.read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"--run_dir: {self.test_llh} cannot be read ({error}); delete it to measure anew"
-            ) from None
-        for name, kinds in RECORD.items():
-            value = record.get(name, "nothing") if isinstance(record, dict) else "nothing"
-            if not isinstance(value, kinds) or value != value:  # NaN is no measurement
-                raise UsageError(f"--run_dir: {self.test_llh} has {value} as {name}; delete it to measure anew")
-        return record
+        return _record(self.test_llh, RECORD, "; delete it to measure anew")
 
     def begin(self, config, resume=False, eval_only=False):
         """Writes config.json of a new run, or checks that there is one to resume or evaluate. Raises UsageError."""
@@ -141,8 +129,8 @@ class Run:
         elif resume:
             if not checkpoints:
                 raise UsageError(f"--resume: no checkpoint in {self.path}")
-            self._check_metrics()
-        elif checkpoints or self.weights.exists():
+            self.check_metrics()
+        elif checkpoints or any(path.exists() for path in (self.weights, self.training, self.test_llh)):
             raise UsageError(
                 f"--run_dir: {self.path} already holds a run; --resume goes on with it, --eval_only measures it, and"
                 " another --run_dir starts anew"
@@ -151,6 +139,21 @@ class Run:
             evaluation = {name: getattr(config, name) for name in sorted(EVALUATION)}
             saved = {"experiment": config.experiment(), "evaluation": evaluation, "preset": config.preset}
             write_json(self.config, saved | provenance())
+
+
+def _record(path, kinds, advice=""):
+    """The content of a JSON file, None where there is none. Raises UsageError unless it has `kinds`, name -> type."""
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--run_dir: {path} cannot be read ({error}){advice}") from None
+    for name, kind in kinds.items():
+        value = record.get(name, "nothing") if isinstance(record, dict) else "nothing"
+        if not isinstance(value, kind) or value != value:  # NaN is no measurement
+            raise UsageError(f"--run_dir: {path} has {value} as {name}{advice}")
+    return record
 
 
 def load_config(folder, flag="run_dir"):

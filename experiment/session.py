@@ -9,6 +9,7 @@ from data import Dataset, load
 from experiment.cluster import scratch_copy, this_worker
 from experiment.errors import UsageError
 from experiment.flags import as_words, default_path
+from experiment.presets import PRESETS
 from experiment.run_folder import Run, load_config, provenance
 from experiment.settings import Config
 from models.catalogue import model_class
@@ -74,7 +75,10 @@ class Session:
         self.model = build_model(config, self.dataset.pixel_means)
 
     def train(self):
-        """Trains to the end and saves the weights to test. Raises what training.loop.train raises."""
+        """Trains to the end and saves the weights to test. Returns the seconds it took, of all sessions that did.
+
+        Raises what training.loop.train raises.
+        """
         from training.loop import train
         from training.replicas import n_replicas
 
@@ -84,16 +88,19 @@ class Session:
         start_from = Run(self.config.start_from, lock=False) if self.config.start_from else None
         seconds = train(self.config, self.run, self.dataset, self.model, self.resume, start_from)
         save_weights(self.model, self.run.weights)
-        record = {"epochs": self.config.n_epochs, "seconds": round(seconds, 1), "weights": self.run.weights_sha256()}
-        write_json(self.run.training, record | provenance())
+        return seconds
 
     def train_or_load(self):
-        """The trained model: from its weights where there are any; otherwise trained, and the figures drawn."""
+        """The trained model: from its weights where training has ended; otherwise trained, and the figures drawn.
+
+        training.json is written last: a run that is stopped while it draws is resumed, and draws.
+        """
         if self.eval_only:
-            self.load_weights()
-        else:
-            self.train()
-            self.draw()
+            return self.load_weights()
+        seconds = self.train()
+        self.draw()
+        record = {"epochs": self.config.n_epochs, "seconds": round(seconds, 1), "weights": self.run.weights_sha256()}
+        write_json(self.run.training, record | provenance())
 
     def sibling(self, **changes):
         """The Session of the same experiment with other settings, trained, in the folder that these name."""
@@ -113,7 +120,9 @@ class Session:
     def _beside(self, **changes):
         """The settings of the same experiment with changes, in the folder that they name."""
         of_this_run = dict(hyperparameters=None, start_from=None, per_image=None)
-        config = dataclasses.replace(self.config, **of_this_run, **changes).resolved()
+        if self.config.first_samples == self.config.n_samples:  # it may have been cut to that
+            of_this_run |= {"first_samples": PRESETS[self.config.preset].get("first_samples", Config.first_samples)}
+        config = dataclasses.replace(self.config, **of_this_run | changes).resolved()
         return dataclasses.replace(config, run_dir=str(default_path(config)))
 
     def load_weights(self):
@@ -127,10 +136,12 @@ class Session:
                 f"--run_dir: {self.run.weights} does not fit this model, or is damaged: {reason}"
             ) from None
 
-    def test_data(self):
-        """The binarised test images and what the model is given beside them: [n, n_pixels] and [n, n_context]."""
+    def test_data(self, n=None):
+        """n of the binarised test images, spread evenly (None: all), and what the model is given beside them:
+        [n, n_pixels] and [n, n_context].
+        """
         context = self.dataset.context("test", self.config.conditional != "no")
-        return self.dataset.binarised_test_images(), context
+        return self.dataset.binarised_test_images(n), evenly_spaced(context, n)
 
     def draw(self):
         """Every figure of main.py."""
@@ -148,8 +159,8 @@ class Session:
         from evaluation import make_q_means
         from plots.runs import reconstructions
 
-        x, y = (evenly_spaced(array, RECONSTRUCTED) for array in self.test_data())
-        z1 = make_q_means(self.model, jit=self.config.jit == "on")(x, y, self.config.seed)[0]
+        x, y = self.test_data(RECONSTRUCTED)
+        z1 = make_q_means(self.model, jit=self.config.compiled)(x, y, self.config.seed)[0]
         self._keep("reconstructions", images=self.as_images(x), means=self.as_images(self.model.mean_image(z1, y)))
         reconstructions(self.run)
 
@@ -180,9 +191,9 @@ class Session:
         from evaluation import make_q_means
         from plots.runs import means_while_training
 
-        x, y = (evenly_spaced(array, PCA_IMAGES) for array in self.test_data())
+        x, y = self.test_data(PCA_IMAGES)
         labels = evenly_spaced(self.dataset.test_labels, PCA_IMAGES)
-        q_means, trained = make_q_means(self.model, jit=self.config.jit == "on"), self.model.get_weights()
+        q_means, trained = make_q_means(self.model, jit=self.config.compiled), self.model.get_weights()
         for epochs, weights in self.run.kept_weights():
             self.model.load_weights(weights)
             means = q_means(x, y, self.config.seed)
@@ -200,8 +211,8 @@ class Session:
         from evaluation import posterior_means
         from plots.runs import posterior_pca
 
-        x, y = (evenly_spaced(array, n_images) for array in self.test_data())
-        means = posterior_means(self.model, x, y, jit=self.config.jit == "on")
+        x, y = self.test_data(n_images)
+        means = posterior_means(self.model, x, y, jit=self.config.compiled)
         labels = evenly_spaced(self.dataset.test_labels, n_images)
         self._keep("posterior_means", labels=labels, **{f"z{i}": z for i, z in enumerate(means, 1)})
         posterior_pca(self.run, standardise)
@@ -215,8 +226,12 @@ class Session:
         return np.asarray(pixels).reshape(-1, *self.dataset.entry.image_shape)
 
     def report(self):
-        """The test log likelihood as it was measured; measured now where it was not, or for --per_image."""
-        if (record := self.run.recorded()) is None or self.config.per_image:
+        """The test log likelihood as it was measured; measured now where it was not as far as asked for, or for
+        --per_image.
+        """
+        config, record = self.config, self.run.recorded()
+        asked = config.eval_samples, config.eval_images or config.n_test
+        if config.per_image or record is None or any(of < n for of, n in zip(_size(record), asked)):
             return self.measure()
         print(_result_line(self._of_what(), record) + f", as {self.run.test_llh.name} has it")
 
@@ -225,11 +240,11 @@ class Session:
         from evaluation import ACTIVE, make_activity, make_log_likelihood
 
         config, began = self.config, time.monotonic()
-        x, y = (evenly_spaced(array, config.eval_images) for array in self.test_data())
+        x, y = self.test_data(config.eval_images)
         kept = self._kept_record(config.eval_samples, len(x))
         of_what = self._of_what()
         print(f"{of_what} log likelihood: {len(x)} images, {config.eval_samples} samples each", flush=True)
-        estimate = make_log_likelihood(self.model, config.eval_samples, config.jit == "on")
+        estimate = make_log_likelihood(self.model, config.eval_samples, config.compiled)
         result, per_image = estimate(x, y, config.seed, show_progress=True)
         if not np.isfinite(result.test_llh):
             raise UsageError(f"--run_dir: the weights of {self.run.path} give a log likelihood of {result.test_llh}")
@@ -240,7 +255,7 @@ class Session:
             print(f"Monte Carlo error on these images: {result.mc_error:.3f} nats")
         print(_result_line(of_what, result._asdict()), flush=True)
         if not kept:
-            activity = make_activity(self.model, jit=config.jit == "on")(x, y, config.seed)
+            activity = make_activity(self.model, jit=config.compiled)(x, y, config.seed)
             active = {"active_units": [int(np.sum(units > ACTIVE)) for units in activity]}
             write_json(self.run.test_llh, {**result._asdict(), **active, "seconds": seconds, **provenance()})
         if config.per_image and not this_worker(config.strategy).number:
@@ -263,11 +278,15 @@ class Session:
         """
         if (old := self.run.recorded()) is None:
             return False
-        size, new_size = (old["n_samples"], old["n_images"]), (n_samples, n_images)
+        size, new_size = _size(old), (n_samples, n_images)
         if size[0] < n_samples or size[1] < n_images or (size == new_size and "pareto_k" not in old):
             return False
         print(f"{self.run.test_llh.name} keeps {old['test_llh']:.2f} (k={size[0]}, {size[1]} images)")
         return True
+
+
+def _size(record):
+    return record["n_samples"], record["n_images"]
 
 
 def _result_line(of_what, llh):

@@ -5,6 +5,7 @@ Nothing here imports TensorFlow, so a wrong value is answered at once.
 
 import dataclasses
 import json
+import os
 import pathlib
 
 from data import DataError, own
@@ -193,8 +194,8 @@ class Config:
             raise UsageError(f"--data_dir: {self.data_dir} is not a folder")
         if self.per_image is not None:
             path = pathlib.Path(self.per_image).resolve()
-            if path.is_dir() or not path.parent.is_dir():
-                raise UsageError(f"--per_image: {self.per_image} is not a file in a folder that is there")
+            if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+                raise UsageError(f"--per_image: {self.per_image} is not a file in a folder that can be written")
         if self.conditional != "no" and not data.n_labels:
             raise UsageError(f"--conditional: {self.conditional} is not allowed; {self.dataset} has no labels")
         n_train, n_test = data.n_train - self.held_out, self.n_test
@@ -260,6 +261,11 @@ class Config:
     def beginning_epochs(self):
         """Epochs at the beginning that use `first_samples`."""
         return int(self.grow_samples * self.n_epochs)
+
+    @property
+    def compiled(self):
+        """Whether XLA compiles what TensorFlow does."""
+        return self.jit == "on"
 
     def samples_at(self, epoch):
         """Importance samples k in epoch number `epoch`, counted from 0."""

@@ -20,7 +20,7 @@ def load_run(folder, data_dir=None, gpu=0):
     config = dataclasses.replace(load_config(folder), data_dir=data_dir)
     run = Run(folder, lock=False)
     if not run.is_trained():
-        raise UsageError(f"load_run: {folder} has no model.weights.h5; its training has not ended")
+        raise UsageError(f"load_run: training in {folder} has not ended: no model.weights.h5 and training.json")
     if "tensorflow" not in sys.modules:
         start_tensorflow(gpu)
     session = Session(config, run, eval_only=True)
@@ -58,7 +58,7 @@ class TrainedModel:
         from evaluation import make_q_means
 
         x = self._pixels(images)
-        return make_q_means(self.model, jit=self.config.jit == "on")(x, self._context(labels, len(x)), seed)
+        return make_q_means(self.model, jit=self.config.compiled)(x, self._context(labels, len(x)), seed)
 
     def reconstruct(self, images, labels=None, seed=0):
         """E[x|z1] at z1 = E_q[z1|x], [n, height, width] float32: the probabilities that the pixels are 1.
@@ -77,7 +77,7 @@ class TrainedModel:
         from evaluation import make_log_likelihood
 
         x = self._pixels(images)
-        estimate = make_log_likelihood(self.model, n_samples, self.config.jit == "on")
+        estimate = make_log_likelihood(self.model, n_samples, self.config.compiled)
         per_image = estimate(x, self._context(labels, len(x)), seed, show_progress)[1]
         return per_image.log_px, per_image.mc_error
 

@@ -34,8 +34,7 @@ def chosen(labels):
 
 
 def posteriors(session):
-    """[(what the figure shows, the table's row)] of every chosen test image."""
-
+    """What the figure shows of every chosen test image, with the table's row as its `numbers`: [Posterior]."""
     from evaluation import make_log_likelihood, make_true_posterior, sampling_importance_resampling
     from models.random import Stream, stateless_seed
     from plots.tasks import Posterior
@@ -47,7 +46,7 @@ def posteriors(session):
     x, labels = x[rows], session.dataset.test_labels[rows]
     noise = model.noise(SHOWN, len(x), stateless_seed(seed, Stream.PICTURE, 0))
     q_samples = model.encode(x, noise)[0][1].numpy()  # [SHOWN, n, 2]
-    jit = session.config.jit == "on"
+    jit = session.config.compiled
     (sir_samples,), effective = sampling_importance_resampling(model, x, None, SAMPLES, SHOWN, seed, jit)
     log_px = make_log_likelihood(model, SAMPLES, jit)(x, seed=seed)[1].log_px
     true_posterior, bar, result = make_true_posterior(model), ProgressBar(len(x), "image", "log p(x)"), []
@@ -60,7 +59,7 @@ def posteriors(session):
             "test_image": int(rows[i]), "label": int(labels[i]), "log_px_grid": grid.log_px,
             f"log_px_k{SAMPLES}": float(log_px[i]), "kl_q_p": grid.kl, "effective_samples": float(effective[i]),
         }  # fmt: skip
-        result.append((Posterior(session.as_images(image)[0], grid, samples, decoded, row), row))
+        result.append(Posterior(session.as_images(image)[0], grid, samples, decoded, row))
     return result
 
 
@@ -71,7 +70,8 @@ def work(session):
 
     session.train_or_load()
     session.report()
-    pictures, rows = zip(*posteriors(session))
+    pictures = posteriors(session)
+    rows = [picture.numbers for picture in pictures]
     write_csv(session.run.path / "posteriors.csv", rows)
     posterior_figures(pictures, session.run.figures / "posteriors")
     manifold(session.decoded, MANIFOLD, session.run.figures / "manifold.png")

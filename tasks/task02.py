@@ -35,15 +35,15 @@ IMAGES = 10  # training images in the batch whose gradient is looked at
 DRAWS = 200  # gradients of every estimator at every k
 REFERENCE_DRAWS = 1000  # gradients that the encoder's reference is the mean of
 MANY_SAMPLES, MANY_DRAWS = 5000, 20  # samples k, and gradients, of what takes the place of infinitely many samples
-ALONG_TRAINING = ("iwae_elbo", "dreg", "stl")  # looked at after these epochs too, where the weights are there:
-STAGES = (0, 1, 16, 256)
+ALONG_TRAINING = ("iwae_elbo", "dreg", "stl")  # those shown along training
+STAGES = (1, 16, 256)  # epochs after which they are shown, besides the first weights, where such weights were kept
 COMPARED = (1, 5, 50)  # samples k of the runs whose learning curves are shown
 
 
 def stages(session):
     """[(epochs, weights file or None for the first weights)], those that there are, the last epoch first."""
     epochs = session.config.n_epochs
-    kept = [(n, session.run.weights_after(n)) for n in STAGES if 0 < n < epochs]
+    kept = [(n, session.run.weights_after(n)) for n in STAGES if n < epochs]
     return [(epochs, session.run.weights), (0, None), *((n, path) for n, path in kept if path.exists())]
 
 
@@ -62,7 +62,7 @@ class Gradients:
         self.y = evenly_spaced(dataset.context("train", self.config.conditional != "no"), IMAGES)
         self.model = build_model(self.config, dataset.pixel_means)
         self.first_weights = self.model.get_weights()
-        self._compiled = functools.cache(self._compiled)
+        self._compiled = functools.cache(self._compiled)  # a graph for each objective and k, kept with this object
 
     def load(self, weights):
         """The model has these weights: of a file, or for None the first ones."""
@@ -106,7 +106,7 @@ def gradient_rows(session):
     from utils import ProgressBar
 
     gradients, rows = Gradients(session), []
-    bar = ProgressBar(len(ESTIMATORS) * len(SAMPLES), "estimator", "SNR")
+    bar = ProgressBar(len(ESTIMATORS), "estimator", "SNR")
     for epochs, weights in stages(session):
         gradients.load(weights)
         last = epochs == session.config.n_epochs
@@ -120,7 +120,7 @@ def gradient_rows(session):
                     row |= dict(variance=float(moments.variance.mean()), snr=float(moments.snr()))
                     rows.append(row | _distance(moments, reference, network, objective, k))
             if last:
-                bar.update((list(ESTIMATORS).index(objective) + 1) * len(SAMPLES), rows[-1]["snr"])
+                bar.update(list(ESTIMATORS).index(objective) + 1, rows[-1]["snr"])
     return rows
 
 

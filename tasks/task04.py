@@ -15,10 +15,8 @@ FIXED = ("conditional",)
 
 
 def work(session):
-    """The bounds, a label a row from the prior, the posterior means, and log p(x|y)."""
+    """Figures of the bounds, of a label a row from the prior and of the posterior means; and log p(x|y)."""
     session.train_or_load()
-    if session.eval_only:
-        session.draw_posterior_means()
     session.report()
     print(f"learning_curves.png, prior.png and posterior_pca.png are in {session.run.figures}")
 

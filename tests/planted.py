@@ -150,7 +150,7 @@ TRAINING = [
           "dataset.context(split, conditional), MONITORED", 'dataset.context("train", conditional), MONITORED',
           "training::images_are_monitored_with_their_own_labels"),
     fault("training images are monitored in the test images' place", "training/loop.py",
-          '"test": evenly_spaced(dataset.binarised_test_images(), MONITORED)',
+          '"test": dataset.binarised_test_images(MONITORED)',
           '"test": (evenly_spaced(dataset.train_images, MONITORED) > 127).astype(np.float32)',
           "training::images_are_monitored_with_their_own_labels"),
     fault("one order for all epochs", "training/loop.py", "Stream.SHUFFLE, number]", "Stream.SHUFFLE, 0]",

@@ -39,7 +39,7 @@ def test_it_is_unbiased_however_few_the_temperatures():
     so a transition that does not leave its density as it is shows.
     """
     model = LinearGaussian(std=0.5, seed=2)
-    estimate = make_ais(model, 20, 4096)(model.x[:8], seed=1)
+    estimate = make_ais(model, 20, 4096, binary=False)(model.x[:8], seed=1)
     assert 0.2 < estimate.accepted < 0.99
     off = (estimate.log_px - model.log_px[:8]) / estimate.mc_error
     assert np.abs(off).max() < 4 and estimate.mc_error.max() < 0.15
@@ -47,7 +47,7 @@ def test_it_is_unbiased_however_few_the_temperatures():
 
 def test_chains_come_closer_with_more_temperatures():
     model = LinearGaussian(std=0.3, seed=2)
-    few, many = (make_ais(model, n, jit=False)(model.x[:20]).mc_error.mean() for n in (10, 100))
+    few, many = (make_ais(model, n, jit=False, binary=False)(model.x[:20]).mc_error.mean() for n in (10, 100))
     assert many < 0.5 * few
 
 
@@ -129,11 +129,35 @@ def test_estimate_and_bracket_are_given_the_labels(n_latent, monkeypatch):
     assert len(estimate.log_px) == 23 and np.mean(np.abs(estimate.log_px - truth)) < 0.2
 
 
+def test_a_signal_is_answered_between_two_calls_and_calls_change_nothing(monkeypatch):
+    """Chains of 10 temperatures in calls of 4, 4 and 2, and in one; each call is waited for."""
+    model, calls, constant = LinearGaussian(), [], tf.constant
+    monkeypatch.setattr(
+        ais.tf, "constant", lambda value, *args, **how: calls.append(value) or constant(value, *args, **how)
+    )
+    log_px = []
+    for steps in (50, 4):
+        monkeypatch.setattr(ais, "STEPS_PER_CALL", steps)
+        calls.clear()
+        log_px.append(make_ais(model, 10, 2, jit=False, binary=False)(model.x[:3], seed=1).log_px)
+        of_pilot_and_chains = [0, 2, 0, 10] if steps == 50 else [0, 2, 0, 4, 4, 8, 8, 10]
+        assert [value for value in calls if type(value) is int][1:] == of_pilot_and_chains  # the first is of the seed
+    np.testing.assert_array_equal(*log_px)
+
+
+def test_images_that_are_not_binary_and_chains_that_cannot_be_halved_are_refused():
+    with pytest.raises(ValueError, match="not 0 and 1 alone"):
+        make_ais(small_iwae((2,)), 10)(np.full((2, 12), 0.5, np.float32))
+    for n_chains in (0, 1, 6):
+        with pytest.raises(ValueError, match=f"n_chains: {n_chains} is not allowed; a power of two"):
+            make_ais(small_iwae((2,)), 10, n_chains)
+
+
 def test_defaults_are_those_that_the_task_says():
     for function in (make_ais(small_iwae((2,))), make_bracket(small_iwae((2,)))):
         assert inspect.signature(function).parameters["seed"].default == 0
     for make in (make_ais, make_bracket):  # alike, so that the two can be compared
-        assert [one.default for one in inspect.signature(make).parameters.values()][1:] == [4000, 16, True]
+        assert [one.default for one in inspect.signature(make).parameters.values()][1:4] == [4000, 16, True]
 
 
 def test_progress_is_counted_in_images(monkeypatch, capsys):

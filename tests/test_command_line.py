@@ -134,7 +134,7 @@ def test_weights_that_do_not_fit(damage, copied, capfd):
     if damage == "cut short":
         weights = copied / "model.weights.h5"
         weights.write_bytes(weights.read_bytes()[:-2000])
-        (copied / "training.json").write_text("{}")  # which knew the bytes of the weights
+        (copied / "training.json").write_text('{"epochs": 2, "seconds": 1}')  # which knew the bytes of the weights
     elif damage == "other depth":
         saved["experiment"] |= {"stochastic_layers": 2, "n_hidden": [12, 12], "n_latent": [3, 3]}
     else:
@@ -153,7 +153,7 @@ def test_weights_that_give_no_number_are_an_error_and_nothing_is_written(copied,
         file.visititems(lambda name, item: arrays.append(item) if isinstance(item, h5py.Dataset) else None)
         arrays[-1][...] = np.nan
     (copied / "test_llh.json").unlink()
-    (copied / "training.json").write_text("{}")  # which knew the bytes of the weights
+    (copied / "training.json").write_text('{"epochs": 2, "seconds": 1}')  # which knew the bytes of the weights
     assert in_process("--eval_only", "--run_dir", copied) == 2
     out, err = capfd.readouterr()
     assert err.count("\n") == 1 and f"the weights of {copied} give a log likelihood of nan" in err
@@ -234,6 +234,27 @@ def test_what_to_go_on_with_names_the_data_s_folder_and_the_gpu(few_digits, monk
     assert command_line(work, main.DESCRIPTION, [*map(str, flags)]) == 130
     words = dict(zip(*[iter(go_on_line(capfd.readouterr().err)[2:])] * 2))
     assert words == {"--run_dir": f"{few_digits}/run", "--data_dir": f"{few_digits}/data", "--gpu": "-1"}
+
+
+def test_what_to_go_on_with_asks_for_the_same_measurement(copied, capfd):
+    flags = ["--eval_samples", "25", "--per_image", str(copied / "each.csv"), "--gpu", "-1"]
+    assert stopped("--eval_only", "--run_dir", copied, *flags) == 130
+    words = go_on_line(capfd.readouterr().err)[1:]
+    assert sorted(words) == sorted(["--eval_only", "--run_dir", str(copied), *flags])
+
+
+def test_a_run_that_is_stopped_while_it_draws_is_resumed_and_draws(few_digits, monkeypatch, capfd):
+    def stopped_here(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "draw", stopped_here)
+        assert in_process(*TINY, "--jit", "off", "--epochs", 1, "--run_dir", few_digits / "run") == 130
+    words = go_on_line(capfd.readouterr().err)[1:]
+    drawn = []
+    monkeypatch.setattr(session.Session, "draw", lambda self: drawn.append(self.run.is_trained()))
+    assert "--resume" in words and in_process(*words) == 0
+    assert drawn == [False] and Run(few_digits / "run").is_trained()
 
 
 def test_hyperparameters_are_saved_named_and_resumed_with(few_digits, no_figures, capfd):

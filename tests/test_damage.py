@@ -122,7 +122,7 @@ def test_weights_with_other_bytes_are_one_line_before_the_work(copied, no_work, 
 @pytest.mark.parametrize("at", range(0, 2048, 256))
 def test_weights_that_cannot_be_read_are_one_line(at, copied, capfd):
     """Without a sum in training.json, as runs of earlier versions are."""
-    (copied / "training.json").write_text("{}")
+    (copied / "training.json").write_text('{"epochs": 1, "seconds": 1}')
     content = bytearray((copied / "model.weights.h5").read_bytes())
     content[at : at + 256] = bytes(range(256))
     (copied / "model.weights.h5").write_bytes(content)
@@ -133,11 +133,11 @@ def test_weights_that_cannot_be_read_are_one_line(at, copied, capfd):
         assert "log likelihood" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("content", ['{"weights"', "[]"])
+@pytest.mark.parametrize("content", ['{"weights"', "[]", '{"epochs": 1}', '{"epochs": 1, "seconds": NaN}'])
 def test_a_damaged_training_json_is_one_line_before_the_work(content, copied, no_work, capfd):
     (copied / "training.json").write_text(content)
     assert in_process("--eval_only", "--run_dir", copied) == 2
-    one_line(capfd, "training.json cannot be read")
+    one_line(capfd, "training.json ")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def spread_out(n_latent, scale=4.0, seed=3):
 def test_grid_is_the_closed_form_posterior():
     model = LinearGaussian(error=0.4)
     for x, log_px in zip(model.x[:4], model.log_px):
-        grid = make_true_posterior(model)(x)
+        grid = make_true_posterior(model, binary=False)(x)
         assert grid.log_px == pytest.approx(log_px, abs=2e-3) and grid.border_mass < BORDER_MASS
         precision = np.eye(2) + model.a.T @ model.a / model.std**2
         exact = scipy.stats.multivariate_normal(model.gain @ x, np.linalg.inv(precision))
@@ -54,7 +54,7 @@ def test_grid_is_the_closed_form_posterior():
 
 def test_points_are_doubled_until_the_grid_is_fine_enough():
     model = LinearGaussian(error=0.4)
-    grid = make_true_posterior(model)(model.x[0], n=5)
+    grid = make_true_posterior(model, binary=False)(model.x[0], n=5)
     assert len(grid.z1) in (10, 20, 40) and grid.log_px == pytest.approx(model.log_px[0], abs=0.02)
 
 
@@ -65,7 +65,7 @@ def test_the_grid_covers_q_wherever_it_is(monkeypatch):
     monkeypatch.setattr(
         posteriors, "_make_densities", lambda _: lambda x, axes: looked_at.append(axes) or densities(x, axes)
     )
-    grid = make_true_posterior(model)(model.x[0])
+    grid = make_true_posterior(model, binary=False)(model.x[0])
     mean, std = model.gain @ model.x[0] + model.mean_error, model.posterior_std * model.std_error
     low, high = mean - 5 * std, mean + 5 * std
     np.testing.assert_allclose(looked_at[0][[0, -1]], [np.minimum(low, -5), np.maximum(high, 5)], rtol=1e-4)
@@ -90,9 +90,11 @@ def test_grid_and_importance_sampling_agree_on_a_network(binary_images):
         assert grid.kl == pytest.approx(grid.log_px - bound, abs=0.1 + 0.03 * grid.kl)
 
 
-def test_grid_needs_two_units():
+def test_grid_needs_two_units_and_a_binary_image():
     with pytest.raises(ValueError, match="2 units"):
         make_true_posterior(IWAE((4,), (3,), 784))
+    with pytest.raises(ValueError, match="not 0 and 1 alone"):
+        make_true_posterior(IWAE((4,), (2,), 784))(np.full(784, 0.3, np.float32))
 
 
 @pytest.mark.parametrize("jit", [False, True])

@@ -70,12 +70,13 @@ def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
 
 
 def test_the_pages_tables_are_those_of_the_results():
-    results = cells.finished(COMMITTED)
+    every = cells.results_in(COMMITTED)
+    results = cells.finished(every)
     assert markdown.part_of(ROOT / "README.md", "results") == markdown.summary(results)
     assert markdown.part_of(RESULTS / "README.md", "results") == markdown.tables(results)
     assert markdown.part_of(tables.TASKS, "estimators") == markdown.estimators(results)
-    assert markdown.part_of(RESULTS / "README.md", "runs") == markdown.every_run(COMMITTED)
-    assert markdown.part_of(RESULTS / "README.md", "annealed") == markdown.annealed(COMMITTED)
+    assert markdown.part_of(RESULTS / "README.md", "runs") == markdown.every_run(every)
+    assert markdown.part_of(RESULTS / "README.md", "annealed") == markdown.annealed(every)
 
 
 def test_k_grew_in_the_committed_runs_when_their_settings_say():
@@ -90,9 +91,10 @@ def test_k_grew_in_the_committed_runs_when_their_settings_say():
 
 def test_the_recipe_s_tables_are_those_of_its_runs_and_none_compared_was_tested_on_the_test_set():
     runs = tables.recipe_runs()
-    text = tables.recipe_table(runs) + "\n" + tables.variations_table(tables.variations(), cells.finished(COMMITTED))
+    results = cells.finished(cells.results_in(COMMITTED))
+    text = tables.recipe_table(runs) + "\n" + tables.variations_table(tables.variations(), results)
     assert (RESULTS / "recipe" / "comparisons.md").read_text() == text
-    assert runs and all(result.config.held_out == 10000 for _, result in runs)
+    assert runs and all(result.config.held_out == 10000 for result in runs)
 
 
 def test_a_cell_is_the_published_model_s_and_no_other_s():

@@ -12,6 +12,8 @@ import pytest
 import evaluation
 from data import DataError
 from experiment import cells, run_folder, session
+from experiment.errors import UsageError
+from experiment.presets import settings_beside
 from experiment.run_folder import Run
 from experiment.session import Session, build_model
 from experiment.settings import Config
@@ -47,8 +49,38 @@ def test_a_record_is_kept_unless_it_has_fewer_samples_or_fewer_images(asked, kep
     assert Session._kept_record(types.SimpleNamespace(run=run), *asked) == kept
 
 
+@pytest.mark.parametrize(
+    ("asked", "measured"), [({}, False), ({"eval_samples": 30}, True), ({"eval_images": 60}, True)]
+)
+def test_what_a_task_finds_is_measured_where_more_is_asked_for(asked, measured, few_digits, monkeypatch, capsys):
+    one = Session(dataclasses.replace(SMALL, eval_samples=20, eval_images=50).resolved(), Run(few_digits / "a"))
+    monkeypatch.setattr(Run, "recorded", lambda self: RECORD)
+    monkeypatch.setattr(Session, "measure", lambda self: "measured")
+    one.config = dataclasses.replace(one.config, **asked)
+    assert (one.report() == "measured") == measured
+
+
+def test_a_sibling_with_more_samples_has_the_preset_s_first_ones(few_digits):
+    """They are cut where a run has fewer samples."""
+    long = {"preset": "long", **settings_beside("long", {})}
+    for given, expected in (({}, 5), ({"n_samples": 50}, 5), ({"n_samples": 50, "first_samples": 3}, 3)):
+        one = Session.__new__(Session)
+        one.config = Config(**long | {"n_samples": 1} | given).resolved()
+        assert one._beside(n_samples=50).first_samples == expected
+
+
+@pytest.mark.parametrize("left", ["test_llh.json", "training.json", "model.weights.h5"])
+def test_a_folder_with_what_is_left_of_another_run_is_not_begun_in(left, tmp_path):
+    """Else the other's record would be taken for that of the new weights."""
+    run = Run(tmp_path / "a")
+    contents = {"test_llh.json": RECORD, "training.json": {"epochs": 4, "seconds": 1.5}, "model.weights.h5": {}}
+    (run.path / left).write_text(json.dumps(contents[left]))
+    with pytest.raises(UsageError, match="already holds a run"):
+        run.begin(SMALL.resolved())
+
+
 def test_a_held_out_result_is_not_called_a_test_result(capsys):
-    config = dataclasses.replace(SMALL, held_out=150).resolved()
+    config = dataclasses.replace(SMALL, held_out=150, eval_samples=20, eval_images=50).resolved()
     one = Session.__new__(Session)
     one.config, one.run = config, types.SimpleNamespace(recorded=lambda: RECORD, test_llh=pathlib.Path("test_llh.json"))
     one.report()
@@ -100,7 +132,7 @@ def test_only_full_measurements_on_the_test_images_fill_the_tables(tmp_path):
         run.test_llh.write_text(json.dumps(record))
         run.training.write_text(json.dumps({"epochs": 1, "seconds": 1}))
         folders.append(run.path)
-    assert [result.folder for result in cells.finished(folders)] == ["fast/full"]
+    assert [result.folder for result in cells.finished(cells.results_in(folders))] == ["fast/full"]
 
 
 def test_a_trained_run_needs_what_it_started_from_no_more(tmp_path):
@@ -109,7 +141,7 @@ def test_a_trained_run_needs_what_it_started_from_no_more(tmp_path):
     run = Run(config.run_dir)
     run.begin(config)
     run.weights.touch()
-    run.training.write_text("{}")
+    run.training.write_text('{"epochs": 4, "seconds": 1.5}')
     del run  # and its lock
     assert session.open_folder(config, continue_existing=True)[1:] == (False, True)
     new = dataclasses.replace(config, start_from=None, run_dir=str(tmp_path / "new"))

@@ -75,15 +75,20 @@ def test_a_cell_shows_the_longest_preset_whatever_the_numbers():
     assert "2 seeds of `iwae_elbo`, 1 layer, k=5: [-85.90](long/a), [-85.70](long/b)" in text
 
 
-def test_the_second_opinion_s_table_has_means_and_their_errors(tmp_path):
+def test_the_second_opinion_s_table_has_means_and_their_errors(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
     run = run_folder.Run(tmp_path / "fast" / "a", lock=False)
     run.path.mkdir(parents=True)
     errors = dict(mc_error=0.3, annealed_mc_error=0.4)
     test = [dict(log_px=-80, annealed=-79, **errors), dict(log_px=-90, annealed=-90.5, **errors)]
     write_csv(run.annealed, test)
     write_csv(run.bracket, [dict(lower=-70.3, upper=-70, log_px=-71, mc_error=1)])
-    row = markdown.annealed([run.path, tmp_path / "fast" / "b"]).splitlines()[-1]
+    runs = [result(-80, f"fast/{name}") for name in "ab"]
+    row = markdown.annealed(runs).splitlines()[-1]
     assert row == ("| [fast/a](fast/a) | 2 | -85.00 ± 0.21 | -84.75 ± 0.28 | +0.25 ± 0.35 | 1 | 0.30 | 1.00 |")
+    for damaged in ("", "log_px\n1\n", "log_px,annealed\n1,x\n"):
+        run.annealed.write_text(damaged)
+        assert markdown.annealed(runs).count("\n") == 1 and "fast/a, in the table" in capfd.readouterr().err
 
 
 def test_a_cell_of_a_changed_preset_stands_beside_that_of_the_preset():
@@ -133,8 +138,8 @@ def test_every_run_has_a_line_whatever_it_was_measured_on(tmp_path, monkeypatch)
     first = save_run(tmp_path / "fast/a", Config().resolved(), **one_image)  # locked, as while it is being measured
     save_run(tmp_path / "fast/b", Config(held_out=50, dataset="fashion_mnist").resolved(), n_images=50)
     save_run(tmp_path / "fast/c", Config().resolved()).training.unlink()  # killed before it was written
-    assert first.path in (folders := cells.measured_folders())
-    assert markdown.every_run(folders).splitlines()[2:] == [
+    assert first.weights.exists()
+    assert markdown.every_run(cells.measured()).splitlines()[2:] == [
         "| [fast/a](fast/a) | -90.00 |  |  | 1 | 1 | 19 | 3,280 | 2.0 |",
         "| [fast/b](fast/b) | -90.00 ± 0.25 | 0.010 |  | 5000 | 50 held out of fashion_mnist | 19 | 3,280 | 2.0 |",
     ]
@@ -142,7 +147,7 @@ def test_every_run_has_a_line_whatever_it_was_measured_on(tmp_path, monkeypatch)
 
 def test_a_run_that_cannot_be_opened_costs_no_other(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
-    broken, foreign = (save_run(tmp_path / "fast" / name, Config().resolved()) for name in "ab")
+    broken, foreign, whole = (save_run(tmp_path / "fast" / name, Config().resolved()) for name in "abc")
     broken.weights.write_text("no weights")
     foreign.config.write_text(foreign.config.read_text().replace('"iwae_elbo"', '"vr_max"'))
     opened = {}
@@ -150,10 +155,14 @@ def test_a_run_that_cannot_be_opened_costs_no_other(tmp_path, monkeypatch, capfd
     def work(settings, sessions):
         opened.update({name: open_session() for name, open_session in sessions})
 
+    whole.metrics.write_text("no rows")
     assert survey(work, "", ["--gpu", "-1"], same=("dataset",)) == 0
     out, err = capfd.readouterr()
-    assert opened == {"fast/a": None} and err.count(" is left out: ") == err.count("\n") == 2
+    assert opened == {"fast/a": None, "fast/c": None} and err.count(" is left out: ") == err.count("\n") == 3
     assert "fast/b is left out: --run_dir: " in err and "--objective: vr_max is not allowed" in err
+    broken.training.write_text('{"epochs": 3}')
+    assert [found.folder for found in cells.measured()] == ["fast/c"]  # the tables are rebuilt from the others
+    assert "training.json has nothing as seconds" in capfd.readouterr().err
 
 
 def test_what_is_no_cell_of_the_tables_is_in_none():

@@ -72,7 +72,7 @@ def test_task01(few_digits, constants, no_figures, monkeypatch, capfd):
 
 def test_task02(few_digits, constants, no_figures, capfd):
     estimators = {"vae_elbo": {}, "iwae_elbo": {}, "dreg": {}, "rws_dreg": {}, "miwae": {"groups": 2}}
-    small = dict(SAMPLES=(1, 8), DRAWS=20, REFERENCE_DRAWS=20, MANY_SAMPLES=100, MANY_DRAWS=2, STAGES=(0, 1))
+    small = dict(SAMPLES=(1, 8), DRAWS=20, REFERENCE_DRAWS=20, MANY_SAMPLES=100, MANY_DRAWS=2, STAGES=(1,))
     flags = ("--jit", "off", "--n_hidden", 20, "--n_latent", 10)
     assert run("task02", *flags, ESTIMATORS=estimators, ALONG_TRAINING=("iwae_elbo", "dreg"), **small) == 0
     (folder,) = few_digits.glob("quick/dreg-*")
@@ -151,6 +151,13 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, mo
     capfd.readouterr()
     assert run("task06", "--dataset", "omniglot", "--gpu", -1) == 2  # it looks at runs of one data set only
     assert "no trained model in results/; python main.py --preset quick --dataset omniglot" in capfd.readouterr().err
+
+
+def test_images_of_the_second_opinion_are_as_many_as_asked_for():
+    from tasks.task07 import n_test_images
+
+    for preset, given, expected in (("fast", {}, 100), ("quick", {}, 100), ("quick", {"eval_images": 7}, 7)):
+        assert n_test_images(Config(**{"preset": preset, **settings_beside(preset, given)}).resolved()) == expected
 
 
 def test_pictures_of_active_units_leave_out_variations_of_the_tables_runs():

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from training.steps import make_gradients
 
+DRAWS_PER_CALL = 20  # between two looks at the keyboard
+
 
 class GradientMoments(NamedTuple):
     """Of the gradient of one network's parameters, over draws of the noise for the same images."""
@@ -48,18 +50,21 @@ def make_gradient_moments(config, model):
     of_q = {id(variable) for variable in model.q_variables}
     is_q = [id(variable) in of_q for variable in model.trainable_variables]
 
-    @tf.function(jit_compile=config.jit == "on")
-    def sums(x, y, first, last):
+    @tf.function(jit_compile=config.compiled)
+    def go_on(x, y, first, last, total, squares):
         def body(i, total, squares):
             _, _, drawn = gradients(x, y, i, 1.0)
             return i + 1, tf.nest.map_structure(tf.add, total, drawn), [s + g**2 for s, g in zip(squares, drawn)]
 
-        zeros = [tf.zeros(v.shape) for v in model.trainable_variables]
-        return tf.while_loop(lambda i, *_: i < last, body, (first, zeros, list(zeros)))[1:]
+        return tf.while_loop(lambda i, *_: i < last, body, (first, total, squares))[1:]
 
     def moments(x, y, n_draws, first=0):
-        arguments = [tf.constant(value) for value in (x, y, first, first + n_draws)]
-        found = sums(*arguments)  # compiled at the first call
+        x, y = tf.constant(x), tf.constant(y)
+        found = [[tf.zeros(v.shape) for v in model.trainable_variables] for _ in ("total", "squares")]
+        for begin in range(first, first + n_draws, DRAWS_PER_CALL):
+            end = min(begin + DRAWS_PER_CALL, first + n_draws)
+            found = go_on(x, y, tf.constant(begin), tf.constant(end), *found)  # compiled at the first call
+            found[0][0].numpy()  # waits for it, so that a signal is answered before the next call
         return {"encoder": _moments(found, is_q, n_draws), "decoder": _moments(found, [not q for q in is_q], n_draws)}
 
     return moments

@@ -66,13 +66,13 @@ class _Training:
         self.data = on_each_device(images), on_each_device(context)
         self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(n) for n in range(config.n_epochs)}}
         monitored_with = {*self.steps_with, config.n_samples}
-        self.bounds_with = {k: make_bounds(model, k, config.jit == "on") for k in monitored_with}
-        self.activity = make_activity(model, jit=config.jit == "on")
+        self.bounds_with = {k: make_bounds(model, k, config.compiled) for k in monitored_with}
+        self.activity = make_activity(model, jit=config.compiled)
         train_means = evenly_spaced(dataset.train_images, MONITORED) / 255.0
         generator = np.random.default_rng([config.seed, Stream.MONITOR])
         monitored = {
             "train": (generator.random(train_means.shape) < train_means).astype(np.float32),
-            "test": evenly_spaced(dataset.binarised_test_images(), MONITORED),
+            "test": dataset.binarised_test_images(MONITORED),
         }
         self.monitored = {
             split: (x, evenly_spaced(dataset.context(split, conditional), MONITORED)) for split, x in monitored.items()

@@ -70,7 +70,7 @@ def make_gradients(config, model):
     replica's share, of which `first` is a multiple.
     """
     objective = objective_function(config.objective, config.hyperparameters or {})
-    algorithm, n_backward = random_algorithm(config.jit == "on"), config.backward_samples
+    algorithm, n_backward = random_algorithm(config.compiled), config.backward_samples
 
     def through_some_samples(x, y, noise, u, beta):
         output = model(x, noise, y)
@@ -124,7 +124,7 @@ def make_steps(config, model, optimizer, steps_per_epoch):
     stopped: the step reached; less than `last` where the objective was not finite at that step. bound: the mean bound
     over the steps, in nats. value: the objective at the last step taken.
     """
-    gradients, batch, jit = make_gradients(config, model), config.batch_size, config.jit == "on"
+    gradients, batch, jit = make_gradients(config, model), config.batch_size, config.compiled
     warmup_steps, n_share = config.beta_warmup * steps_per_epoch, batch // n_replicas()
 
     def share(i, replica, images, context, order):

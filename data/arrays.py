@@ -1,5 +1,6 @@
 """Arrays of bytes that are kept once: whatever makes or reads them goes by blocks of rows."""
 
+import contextlib
 import mmap
 
 import numpy as np
@@ -9,6 +10,26 @@ AT_A_TIME = 100  # rows of a block
 
 class DataError(Exception):
     """A data set that cannot be had, or a copy that is not what it should be; the message is one line."""
+
+
+@contextlib.contextmanager
+def reading(path, what=""):
+    """Whatever a library raises within is a DataError that names the file, which should have been `what`.
+
+    Damaged bytes raise whatever they lead to: readers of archives, of arrays and of pictures raise a dozen kinds.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise DataError(f"{path} cannot be read{what and ' as '}{what} ({reason})") from None
+
+
+def first_line(text):
+    """The first line of a text that is not empty."""
+    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
 
 
 def blocks(n):
@@ -21,7 +42,7 @@ def aligned(shape):
     return np.frombuffer(mmap.mmap(-1, max(1, int(np.prod(shape)))), np.uint8, int(np.prod(shape))).reshape(shape)
 
 
-class Bytes:
+class GreyImages:
     """Collects images as bytes, 0 to 255, block by block, and says what was wrong with them.
 
     name: what the images are called in an error.
@@ -43,8 +64,8 @@ class Bytes:
                 raise DataError(f"{self.name} has NaN among images {self.done} to {self.done + len(images) - 1}")
             if low < 0 or high > 1:
                 raise DataError(
-                    f"{self.name} has values from {low:g} to {high:g}: floats must lie in [0, 1]; bytes, 0 to 255, go"
-                    " as integers (uint8)"
+                    f"{self.name} has values from {low:.9g} to {high:.9g}: floats must lie in [0, 1]; bytes, 0 to"
+                    " 255, go as integers (uint8)"
                 )
             images = images * 255
         elif images.dtype.kind in "ui":
@@ -65,7 +86,7 @@ GREY = np.array([0.299, 0.587, 0.114])  # luma of red, green and blue (ITU-R BT.
 
 
 def binary_to_bytes(parts):
-    """Makes 1 into 255, in place, where no integer of any of the Bytes is above 1: then they are binary images."""
+    """Makes 1 into 255, in place, where no integer of any of the GreyImages is above 1: then they are binary images."""
     largest = [part.largest_integer for part in parts if part.largest_integer is not None]
     if largest and max(largest) <= 1:
         for part in parts:

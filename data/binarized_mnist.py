@@ -3,11 +3,10 @@
 The training and the validation images, in this order, are the 60,000 to train on.
 """
 
-import zipfile
-
 import numpy as np
 
 from data import DataError
+from data.arrays import reading
 from data.catalogue import DATASETS
 from data.published import downloaded, files_in, find
 
@@ -30,12 +29,9 @@ def from_folder(folder):
     if not packed.is_file():
         paths = files_in(folder, AMAT.values())
         return _arrays({part: _read_amat(paths[name]) for part, name in AMAT.items()})
-    try:
-        with np.load(packed, allow_pickle=False) as arrays:
-            n_pixels = DATASETS[NAME].n_pixels
-            return _arrays({part: np.unpackbits(arrays[part], axis=1, count=n_pixels) for part in PARTS})
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{packed} is damaged or has other arrays than {', '.join(PARTS)} ({error})") from None
+    with reading(packed, f"packed {', '.join(PARTS)}"), np.load(packed, allow_pickle=False) as arrays:
+        n_pixels = DATASETS[NAME].n_pixels
+        return _arrays({part: np.unpackbits(arrays[part], axis=1, count=n_pixels) for part in PARTS})
 
 
 def from_web(name):
@@ -57,9 +53,7 @@ def _arrays(bits):
     """bits: part -> uint8 [n, 784] of 0 and 1."""
     images = {"train": np.concatenate([bits["train"], bits["valid"]]), "test": bits["test"]}
     shape = (-1, *DATASETS[NAME].image_shape)
-    return {f"{split}_images": part.reshape(shape) * np.uint8(255) for split, part in images.items()} | {
-        f"{split}_labels": np.zeros(len(part), np.uint8) for split, part in images.items()
-    }
+    return {f"{split}_images": part.reshape(shape) * np.uint8(255) for split, part in images.items()}
 
 
 SOURCES = {"www.cs.toronto.edu": from_web}

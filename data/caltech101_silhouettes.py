@@ -5,7 +5,7 @@ The 4,100 training images are trained on; the 2,264 validation images are left o
 
 import numpy as np
 
-from data import DataError
+from data.arrays import reading
 from data.catalogue import DATASETS
 from data.published import downloaded, files_in, find
 
@@ -38,9 +38,8 @@ def from_web(name):
 
 def _read(path):
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
-    try:
+    with reading(path, "that file"):
         arrays = loadmat(path)
         parts = {}
         for split in ("train", "test"):
@@ -49,8 +48,6 @@ def _read(path):
             parts[f"{split}_images"] = images * np.uint8(255)
             parts[f"{split}_labels"] = (arrays[f"{split}_labels"].ravel() - 1).astype(np.uint8)  # there from 1
         return parts
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:
-        raise DataError(f"{path} is damaged or not that file ({type(error).__name__}: {error})") from None
 
 
 SOURCES = {"people.cs.umass.edu": from_web}

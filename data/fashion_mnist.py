@@ -2,7 +2,7 @@
 
 import functools
 
-from data.mnist_sources import from_folder, from_tfds
+from data.mnist_sources import advice, from_folder, from_tfds
 from data.published import find
 
 NAME = "fashion_mnist"
@@ -13,7 +13,7 @@ MD5 = {
     "test_labels": "15d484375f8d13e6eb1aabb0c3f46965",
 }
 SOURCES = {"tensorflow-datasets": from_tfds}
-ADVICE = "Put its four IDX files, gzipped or not, into a folder and give that as --data_dir"
+ADVICE = advice("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/")
 
 
 def load(data_dir=None):

@@ -1,21 +1,18 @@
 """The IDX format of the MNIST files: two zero bytes, the type (8: unsigned byte), the rank, the sizes, the bytes."""
 
 import gzip
-import zlib
 
 import numpy as np
 
-from data.arrays import DataError
+from data.arrays import DataError, reading
 
 
 def read_idx(path):
     """The uint8 array in an IDX file, gzipped or not. Raises DataError, naming the file, where it is not whole."""
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
-        try:
+        with reading(path):
             raw = gzip.decompress(raw)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} is damaged or cut short ({error})") from None
     rank = raw[3] if raw[:3] == b"\0\0\x08" and len(raw) > 3 else 0
     if rank not in (1, 3) or len(raw) < 4 + 4 * rank:
         raise DataError(f"{path} is not an IDX file of images or labels")

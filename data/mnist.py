@@ -1,6 +1,6 @@
 """MNIST, from the four IDX files, which are known by their MD5 sums."""
 
-from data.mnist_sources import SOURCES, from_folder
+from data.mnist_sources import SOURCES, advice, from_folder
 from data.published import find
 
 NAME = "mnist"
@@ -10,9 +10,7 @@ MD5 = {
     "test_images": "2646ac647ad5339dbf082846283269ea",
     "test_labels": "27ae3e4e09519cfbb04c329615203637",
 }
-ADVICE = (
-    "Put its four IDX files, gzipped or not, or mnist.npz as Keras has it, into a folder and give that as --data_dir"
-)
+ADVICE = advice("https://storage.googleapis.com/cvdf-datasets/mnist/", "mnist.npz as Keras has it")
 
 
 def load(data_dir=None):

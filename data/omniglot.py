@@ -12,14 +12,14 @@ import zipfile
 
 import numpy as np
 
-from data import DataError
-from data.arrays import blocks
+from data.arrays import blocks, reading
 from data.catalogue import DATASETS
 from data.published import NotThere, downloaded, files_in, find
 
 NAME = "omniglot"
 MD5 = {"train_images": "33f28fcc43f2afaa3f262e65087547a5", "test_images": "2f24272ae856efec23bbe2ec37305d97"}
 SIDE = 105  # pixels of the published drawings, each way
+DRAWINGS = f"drawings of {SIDE} x {SIDE} pixels"
 FILES = ("images_background", "images_evaluation")
 URL = "https://github.com/brendenlake/omniglot/raw/master/python/"  # tensorflow-datasets' too
 ADVICE = f"Put {' and '.join(f'{name}.zip' for name in FILES)} from {URL} into a folder and give that as --data_dir"
@@ -55,21 +55,15 @@ def _read_zip(path):
     """Ink, bool [n, 105, 105], of every PNG file in a zip file."""
     from PIL import Image
 
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".png")]
-            drawings = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("1")) for name in names]
+    with reading(path, DRAWINGS), zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".png")]
+        drawings = [np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("1")) for name in names]
         return ~np.stack(drawings).reshape(-1, SIDE, SIDE)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged or holds no drawings of {SIDE} x {SIDE} pixels ({error})") from None
 
 
 def _read_npz(path):
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return ~arrays["images"].astype(bool).reshape(-1, SIDE, SIDE)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged or holds no drawings of {SIDE} x {SIDE} pixels ({error})") from None
+    with reading(path, DRAWINGS), np.load(path, allow_pickle=False) as arrays:
+        return ~arrays["images"].astype(bool).reshape(-1, SIDE, SIDE)
 
 
 def resized(ink, height, width):
@@ -95,12 +89,9 @@ def _arrays(ink):
     """The data set of the drawings' ink, bool [n, 105, 105], in any order."""
     entry = DATASETS[NAME]
     bits = np.packbits(ink.reshape(len(ink), -1), axis=1)
-    ink = ink[sorted(range(len(ink)), key=lambda i: hashlib.sha256(bits[i].tobytes()).digest())]
-    images = resized(ink, *entry.image_shape)
-    images = {"train": images[: entry.n_train], "test": images[entry.n_train :]}
-    return {f"{split}_images": part for split, part in images.items()} | {
-        f"{split}_labels": np.zeros(len(part), np.uint8) for split, part in images.items()
-    }
+    order = sorted(range(len(ink)), key=lambda i: hashlib.sha256(bits[i].tobytes()).digest())
+    images = resized(ink, *entry.image_shape)[order]
+    return {"train_images": images[: entry.n_train], "test_images": images[entry.n_train :]}
 
 
 SOURCES = {"github.com": from_web}

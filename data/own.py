@@ -5,6 +5,7 @@ The arrays' names are Keras's: x_train, and y_train, x_test, y_test where there 
 is not read into memory but mapped, so that it may be larger.
 """
 
+import dataclasses
 import pathlib
 import re
 import zipfile
@@ -14,12 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from data import Dataset, pictures
-from data.arrays import Bytes, DataError, binary_to_bytes, blocks
+from data.arrays import DataError, GreyImages, binary_to_bytes, blocks, reading
 from data.catalogue import DATASETS, DatasetEntry
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
-# what reading a damaged, an encrypted or a strangely compressed .npz file raises
-UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 class Splits(NamedTuple):
@@ -46,7 +45,7 @@ def facts(path, data_dir=None):
     try:
         if found := _find(path, data_dir):
             return _facts(_splits(found))
-    except PermissionError as error:
+    except OSError as error:  # forbidden, or too long a name
         raise DataError(f"{error.filename} cannot be read ({error.strerror})") from None
     raise DataError(
         f"{path} is not allowed; one of {', '.join(DATASETS)}, or the path of an .npz or .npy file or of a folder of"
@@ -74,8 +73,8 @@ def load(path, data_dir=None, expected=None):
         raise DataError(f"{found} is not what the run began with: {changed}")
     entry = entry_of(now)
     read = {split: _read(source, splits.image_shape) for split, source in splits.images.items()}
-    binary_to_bytes([part for part in read.values() if isinstance(part, Bytes)])
-    images = {split: part.images if isinstance(part, Bytes) else part for split, part in read.items()}
+    binary_to_bytes([part for part in read.values() if isinstance(part, GreyImages)])
+    images = {split: part.images if isinstance(part, GreyImages) else part for split, part in read.items()}
     labels = splits.labels or {split: np.zeros(len(part), np.uint8) for split, part in images.items()}
     if "test" not in images:
         n = entry.n_train
@@ -117,7 +116,7 @@ def _facts(splits):
 
 
 def _read(source, image_shape):
-    """Bytes of the images; or, of an array of bytes in a file, the uint8 array [n, n_pixels] that is mapped to it."""
+    """GreyImages; or, of an array of bytes in a file, the uint8 array [n, n_pixels] that is mapped to it."""
     if isinstance(source, list):
         return pictures.read(source, image_shape)
     if source.mapped is not None and source.dtype == np.uint8 and source.shape[3:] != (3,):
@@ -130,7 +129,7 @@ def _read(source, image_shape):
         return images
     if source.shape[3:] == (3,):
         print(f"data: {source.name} is in colour, and was turned to grey", flush=True)
-    images = Bytes(source.name, len(source), *image_shape)
+    images = GreyImages(source.name, len(source), *image_shape)
     for block in source.blocks():
         images.add(block)
     return images
@@ -141,10 +140,11 @@ def _read(source, image_shape):
 
 def _of_pictures(folder):
     parts = {path.name: path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
-    if parts.keys() > {"train", "test"}:
-        others = ", ".join(sorted(parts.keys() - {"train", "test"}))
-        raise DataError(f"{folder} has train and test, and beside them {others}: a split, or classes, but not both")
-    parts = parts if parts.keys() == {"train", "test"} else {"train": folder}
+    if not parts.keys() & {"train", "test"}:
+        parts = {"train": folder}
+    elif parts.keys() != {"train", "test"} or pictures.pictures_in(folder, below=False):
+        there = ", ".join([*sorted(parts), *(["pictures"] if pictures.pictures_in(folder, below=False) else [])])
+        raise DataError(f"{folder} has {there}: a split is the folders train and test, and nothing beside them")
     classes = {split: pictures.classes_in(path) for split, path in parts.items()}
     names = list(classes["train"])
     if "test" in classes and (bool(classes["test"]) != bool(names) or set(classes["test"]) - set(names)):
@@ -170,7 +170,8 @@ def _of_pictures(folder):
 # Arrays
 
 
-class _Array(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Array:
     """An array in a file, by its header."""
 
     name: str
@@ -185,11 +186,9 @@ class _Array(NamedTuple):
 
 
 def _in_npy(path):
-    try:
+    with reading(path):
         # Copy on write: nothing is written to the file, and yet TensorFlow may be given the array.
         array = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({error})") from None
     if not array.ndim or not array.flags.c_contiguous:
         raise DataError(f"{path} is not an array of images in C order; np.ascontiguousarray makes one")
     some = array  # all of labels; of images, which may be larger than memory, a hundred
@@ -200,14 +199,11 @@ def _in_npy(path):
 
 
 def _in_npz(path):
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            if "x_train" not in names:
-                raise DataError(f"{path} has no x_train (it has {', '.join(names) or 'nothing'})")
-            return {name: _member(archive, names[name]) for name in NAMES if name in names}
-    except UNREADABLE as error:
-        raise DataError(f"{path} cannot be read ({error})") from None
+    with reading(path), zipfile.ZipFile(path) as archive:
+        names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if "x_train" not in names:
+            raise DataError(f"{path} has no x_train (it has {', '.join(names) or 'nothing'})")
+        return {name: _member(archive, names[name]) for name in NAMES if name in names}
 
 
 def _member(archive, info):
@@ -225,14 +221,11 @@ def _member(archive, info):
     row = dtype.itemsize * int(np.prod(shape[1:]))
 
     def read_blocks():
-        try:
-            with zipfile.ZipFile(path) as again, again.open(info.filename) as file:
-                header(file)
-                for rows in blocks(shape[0]):
-                    n = rows.stop - rows.start
-                    yield np.frombuffer(file.read(n * row), dtype).reshape(n, *shape[1:])
-        except UNREADABLE as error:
-            raise DataError(f"{name} cannot be read ({error})") from None
+        with reading(name), zipfile.ZipFile(path) as again, again.open(info.filename) as file:
+            header(file)
+            for rows in blocks(shape[0]):
+                n = rows.stop - rows.start
+                yield np.frombuffer(file.read(n * row), dtype).reshape(n, *shape[1:])
 
     return _Array(name, shape, dtype, None, read_blocks, info.CRC)
 

@@ -4,19 +4,20 @@ import pathlib
 
 import numpy as np
 
-from data.arrays import Bytes, DataError, binary_to_bytes
+from data.arrays import DataError, GreyImages, binary_to_bytes, reading
 
 ENDINGS = (".png", ".jpg", ".jpeg")
-EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 def read_images(path, image_shape=None):
     """The pictures of a folder and of all its sub-folders, by name, or a single one: uint8 [n, height, width], grey.
 
-    image_shape: (height, width) that they must have; by default that of the first. Raises DataError where a picture
-    cannot be read, is of another size, or is none.
+    image_shape: (height, width) that they must have; by default that of the first. Where no byte of any of them is
+    above 1, 1 is white. Raises DataError where a picture cannot be read or is of another size, and where there is none.
     """
     path = pathlib.Path(path)
+    if not path.exists():
+        raise DataError(f"{path} is not there")
     paths = [path] if path.is_file() else pictures_in(path)
     if not paths:
         raise DataError(f"{path} holds no PNG or JPEG files")
@@ -26,9 +27,10 @@ def read_images(path, image_shape=None):
     return images.images.reshape(-1, *shape)
 
 
-def pictures_in(folder):
-    """The paths of the pictures in a folder and below it, sorted; hidden files are none."""
-    paths = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+def pictures_in(folder, below=True):
+    """The paths of the pictures in a folder, and below it, sorted; hidden files are none."""
+    paths = folder.rglob("*") if below else folder.iterdir()
+    paths = (path for path in paths if path.suffix.lower() in ENDINGS and path.is_file())
     return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
@@ -37,12 +39,10 @@ def classes_in(folder):
     pictures lie in the folder itself. Raises DataError where there are both, or a sub-folder has no picture.
     """
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    found = pictures_in(folder)
-    classes = {one.name: [path for path in found if one in path.parents] for one in folders}
-    if not found:
-        raise DataError(f"{folder} holds no PNG or JPEG files")
-    beside = len(found) - sum(map(len, classes.values()))
-    if beside == len(found):
+    classes, beside = {one.name: pictures_in(one) for one in folders}, pictures_in(folder, below=False)
+    if not any(classes.values()):
+        if not beside:
+            raise DataError(f"{folder} holds no PNG or JPEG files, and no x_train.npy")
         return {}
     if beside:
         raise DataError(f"{folder} holds pictures beside its sub-folders: sub-folders are classes with their own")
@@ -58,17 +58,17 @@ def size_of(path):
 
 
 def read(paths, shape):
-    """The pictures as Bytes, all (height, width) large; says how many were turned from colour to grey.
+    """The pictures as GreyImages, all (height, width) large; says how many were turned from colour to grey.
 
     Raises DataError, naming the file, where one cannot be read, is of another size, or has no 8 bits a channel.
     """
-    images, n_coloured = Bytes("", len(paths), *shape), 0
+    images, n_coloured = GreyImages("", len(paths), *shape), 0
     for path in paths:
         image = _open(path)
         if image.size[::-1] != tuple(shape):
             (height, width), (h, w) = shape, image.size[::-1]
             raise DataError(f"{path} is {h} pixels high and {w} wide, where {height} by {width} were expected")
-        if image.mode not in EIGHT_BITS:
+        if image.mode.startswith(("I", "F")):
             raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}): save it with 8")
         if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
             raise DataError(f"{path} is transparent in places: put it on a background first")
@@ -80,12 +80,9 @@ def read(paths, shape):
 
 
 def _open(path):
-    """A picture, read whole. Whatever Pillow makes of a damaged one is a DataError that names it."""
+    """A picture, read whole."""
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except Exception as error:  # the formats' readers raise many kinds
-        raise DataError(f"{path} cannot be read as a picture ({type(error).__name__}: {error})") from None
+    with reading(path, "a picture"), Image.open(path) as image:
+        image.load()
+        return image

@@ -5,17 +5,18 @@ it is the right one: the right bytes in the right order.
 """
 
 import hashlib
+import http.client
 import os
 import pathlib
 import sys
 import tempfile
-import urllib.error
 import urllib.parse
 import urllib.request
 
 import numpy as np
 
 from data import DataError, Dataset
+from data.arrays import first_line
 from data.catalogue import DATASETS
 from data.idx import idx_bytes
 from utils import whole_file
@@ -32,11 +33,11 @@ def find(name, md5, from_folder, sources, advice, data_dir=None):
     """The data set `name` as a data.Dataset, from `data_dir`, the cache, or the network, in this order.
 
     md5: part -> sum; labels that a data set does not have need none. from_folder(folder) and, for each origin,
-    sources[origin](name) return {part: uint8 images [n, height, width] or labels [n]}, or raise DataError. advice: what
-    to put where.
+    sources[origin](name) return {part: uint8 images [n, height, width] or labels [n], if it has any}, or raise
+    DataError. advice: which files to put into a folder for --data_dir.
     A source that fails is named on stderr with its reason, and the next is tried. A file that is there but is not the
     data set, in `data_dir` or in the cache, is never passed over in silence: it raises DataError, which also is
-    raised, with what to put where, when every source has failed.
+    raised, with the advice, when every source has failed.
     """
     cached = CACHE / f"{name}.npz"
     failures = []
@@ -80,7 +81,9 @@ def _verified(name, md5, arrays, origin):
     verify(name, md5, arrays, origin)
     entry = DATASETS[name]
     flat = {part: np.ascontiguousarray(array) for part, array in arrays.items()}
-    flat |= {part: flat[part].reshape(-1, entry.n_pixels) for part in ("train_images", "test_images")}
+    for split in ("train", "test"):
+        images = flat[f"{split}_images"] = flat[f"{split}_images"].reshape(-1, entry.n_pixels)
+        flat.setdefault(f"{split}_labels", np.zeros(len(images), np.uint8))
     return Dataset(**flat, entry=entry)
 
 
@@ -107,16 +110,22 @@ def write_cache(path, dataset):
         print(f"data: not cached, {path} cannot be written ({error.strerror})", file=sys.stderr)
 
 
+def tensorflow_datasets():
+    """The package. Raises DataError where it cannot be imported."""
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise DataError(f"cannot be imported ({error})") from None
+    return tensorflow_datasets
+
+
 def downloaded(urls, read):
     """read({key: path}) of files that tensorflow-datasets' downloader brings. Raises DataError.
 
     urls: {key: address}. The last one is tried first, because the downloader repeats itself for minutes before it gives
     up.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise DataError(f"cannot be imported ({error})") from None
+    tfds = tensorflow_datasets()
     _check_reachable(list(urls.values())[-1])
     with tempfile.TemporaryDirectory() as folder:
         tfds.disable_progress_bar()
@@ -130,14 +139,9 @@ def downloaded(urls, read):
 def _check_reachable(url, timeout=10):
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         host = urllib.parse.urlsplit(url).netloc
         raise DataError(f"{host} cannot be reached ({first_line(getattr(error, 'reason', error))})") from None
-
-
-def first_line(text):
-    """The first line of a text that is not empty."""
-    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
 
 
 def files_in(folder, names):

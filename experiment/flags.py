@@ -107,7 +107,7 @@ def _beside_preset(given, defaults):
     preset = given.get("preset", defaults.get("preset", Config.preset))
     settings = defaults | settings_beside(preset, given) | {"preset": preset}
     config = config_from(settings)
-    if "eval_images" not in given and (config.eval_images or 0) > config.n_test:
+    if "eval_images" not in given and config.eval_images and config.eval_images > config.n_test:
         config = dataclasses.replace(config, eval_images=None)  # a preset's number is meant as at most so many
     config = config.resolved()
     return dataclasses.replace(config, run_dir=config.run_dir or str(default_path(config)))

@@ -89,7 +89,11 @@ class TrainedModel:
             raise ValueError(f"images of shape {x.shape} do not fit: [n, {height}, {width}] or [n, {entry.n_pixels}]")
         x = x.reshape(len(x), -1).astype(np.float32)
         if not ((x >= 0) & (x <= 1)).all():
-            raise ValueError(f"images hold values from {x.min():g} to {x.max():g}: divide bytes by 255")
+            low, high = x.min(), x.max()
+            raise ValueError(
+                f"images hold values from {low:.9g} to {high:.9g}, not from 0 to 1: divide bytes by 255 (and binarise"
+                " them for log_likelihood)"
+            )
         return x
 
     def _context(self, labels, n):

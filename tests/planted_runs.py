@@ -138,7 +138,7 @@ RUNS = [
     fault("a folder's name is refused for its preset", "experiment/flags.py", "config_from(usual).completed()",
           "config_from(usual).resolved()",
           "flags::the_default_folder_is_named_after_the_preset_and_what_it_does_not_say"),
-    fault("test pictures as a class to train on", "data/own.py", 'if parts.keys() > {"train", "test"}:', "if False:",
+    fault("test pictures as a class to train on", "data/own.py", 'elif parts.keys() != {"train", "test"} or', "elif",
           "own_data::a_third_folder_beside_train_and_test_is_refused"),
     fault("a hundred labels summed in the place of all", "data/own.py", "if array.ndim > 2:", "if True:",
           "own_data::labels_in_npy_files_that_have_changed_are_noticed"),

@@ -118,7 +118,6 @@ def test_a_folder_may_have_train_and_test(tmp_path):
     assert (loaded.entry.n_train, loaded.entry.n_test, loaded.entry.n_labels) == (14, 6, 0)
     np.testing.assert_allclose(loaded.test_images.mean(axis=1), 10 * np.arange(14, 20), atol=1)
     draw(tmp_path / "test" / "a" / "1.png", GREYS[0])
-    (tmp_path / "test" / "14.jpg").rename(tmp_path / "14.jpg")
     with pytest.raises(DataError, match="holds pictures beside its sub-folders"):
         load(str(tmp_path))
 
@@ -127,8 +126,25 @@ def test_a_third_folder_beside_train_and_test_is_refused(tmp_path):
     """As three classes the test pictures would be trained on."""
     for name in ("train", "val", "test"):
         draw(tmp_path / name / "1.png", GREYS[0])
-    with pytest.raises(DataError, match="has train and test, and beside them val"):
+    with pytest.raises(DataError, match="has test, train, val: a split is the folders train and test, and nothing"):
         load(str(tmp_path))
+    (tmp_path / "test").rename(tmp_path / "val" / "test")
+    with pytest.raises(DataError, match="has train, val: a split is"):
+        load(str(tmp_path))
+    (tmp_path / "val" / "test").rename(tmp_path / "test")
+    (tmp_path / "val" / "1.png").rename(tmp_path / "1.png")
+    (tmp_path / "val").rmdir()
+    with pytest.raises(DataError, match="has test, train, pictures: a split is"):
+        load(str(tmp_path))
+
+
+def test_a_class_may_be_a_link_to_a_folder(tmp_path):
+    for number in range(12):
+        draw(tmp_path / "elsewhere" / f"{number}.png", GREYS[number])
+        draw(tmp_path / "mine" / "a" / f"{number}.png", GREYS[0])
+    (tmp_path / "mine" / "b").symlink_to(tmp_path / "elsewhere")
+    loaded = load(str(tmp_path / "mine"))
+    assert np.bincount(np.concatenate([loaded.train_labels, loaded.test_labels])).tolist() == [12, 12]
 
 
 def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
@@ -138,6 +154,9 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(own, "_find", forbidden)
     with pytest.raises(DataError, match="^/theirs/pictures cannot be read \\(Permission denied\\)$"):
         own.facts("/theirs/pictures")
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="cannot be read \\(File name too long\\)$"):
+        own.facts("a" * 300)
 
 
 def test_labels_in_npy_files_that_have_changed_are_noticed(tmp_path):

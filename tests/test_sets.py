@@ -142,7 +142,8 @@ def test_silhouettes_are_bright_and_upright_and_labels_count_from_0(tmp_path, an
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.NAME)
 def test_without_files_one_line_says_what_to_put_where(module, tmp_path):
     with pytest.raises(
-        DataError, match=rf"{module.NAME} was not found \(the web: no network.*Put .* --data_dir"
+        DataError,
+        match=rf"{module.NAME} was not found \(the web: no network.*Put \S+\.?\S* .*from http\S+.* --data_dir",
     ) as error:
         module.load()
     assert "\n" not in str(error.value)
@@ -165,15 +166,49 @@ def test_other_bytes_are_refused(module, tmp_path, monkeypatch):
 
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / caltech101_silhouettes.FILE).write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
-    with pytest.raises(DataError, match=r"split1\.mat is damaged"):
+    with pytest.raises(DataError, match=r"split1\.mat cannot be read"):
         load("caltech101_silhouettes", tmp_path)
     for name in omniglot.FILES:
         (tmp_path / f"{name}.zip").write_bytes(b"PK\3\4 and no more")
-    with pytest.raises(DataError, match=r"images_background\.zip is damaged"):
+    with pytest.raises(DataError, match=r"images_background\.zip cannot be read"):
         load("omniglot", tmp_path)
     (tmp_path / "binarized_mnist.npz").write_bytes(b"PK\3\4 and no more")
-    with pytest.raises(DataError, match=r"binarized_mnist\.npz is damaged"):
+    with pytest.raises(DataError, match=r"binarized_mnist\.npz cannot be read"):
         load("binarized_mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("binarized_mnist", "binarized_mnist.npz"),
+        ("omniglot", "omniglot_images_background.npz"),
+        ("omniglot", "images_background.zip"),
+        ("caltech101_silhouettes", caltech101_silhouettes.FILE),
+    ],
+)
+def test_other_bytes_in_a_compressed_file_are_one_line_wherever_they_are(name, file, tmp_path, any_sum):
+    """They raise whatever they lead to: zlib.error, EOFError, BadZipFile, and in SciPy an AttributeError."""
+    path = tmp_path / file
+    noise = np.random.default_rng(0).integers(0, 2, (300, 105, 105)).astype(np.uint8)
+    if path.suffix == ".mat":
+        scipy.io.savemat(path, {"train_data": noise}, do_compression=True)
+    elif path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a/1.png", png(noise[0] > 0))
+    else:
+        np.savez_compressed(path, **{"images" if name == "omniglot" else "train": noise})
+    whole = path.read_bytes()
+    other = tmp_path / file.replace("background", "evaluation")
+    other.write_bytes(whole)
+    refused = 0
+    for at in range(0, len(whole), max(1, len(whole) // 40)):
+        path.write_bytes(whole[:at] + bytes(range(16)) + whole[at + 16 :])
+        try:
+            load(name, tmp_path)
+        except DataError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > 30  # a file's date, say, may be any
 
 
 class Touches:

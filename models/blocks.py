@@ -24,6 +24,11 @@ class Block(keras.layers.Layer):
         for layer in self.heads:
             layer.build((None, width))
 
+    def outputs(self, inputs):
+        """[..., d] -> what each of the heads makes of them, [..., units]."""
+        h = self.features(inputs)
+        return [tf.reshape(head(h), tf.concat([tf.shape(inputs)[:-1], [head.units]], axis=0)) for head in self.heads]
+
     def features(self, inputs):
         """[..., d] -> [rows, n_hidden], as one matrix: Keras layers are slow on tensors of higher rank."""
         h = tf.reshape(inputs, [-1, inputs.shape[-1]])
@@ -33,7 +38,9 @@ class Block(keras.layers.Layer):
 
 
 class GaussianBlock(Block):
-    """A diagonal Gaussian, mean and log standard deviation linear in two tanh layers (Burda et al., sec. 5)."""
+    """A diagonal Gaussian whose mean and log standard deviation are linear in two tanh layers (Burda et al., sec. 5,
+    who let exp give the variance; here, as in the reference implementation, it gives the standard deviation).
+    """
 
     def __init__(self, n_hidden, n_latent, **kwargs):
         mean = keras.layers.Dense(n_latent, name="mean")
@@ -42,10 +49,7 @@ class GaussianBlock(Block):
 
     def call(self, inputs):
         """[..., d] -> tfd.Independent of Normals with event shape [n_latent] and batch shape [...]."""
-        h = self.features(inputs)
-        mean, log_std = (
-            tf.reshape(head(h), tf.concat([tf.shape(inputs)[:-1], [head.units]], axis=0)) for head in self.heads
-        )
+        mean, log_std = self.outputs(inputs)
         return tfd.Independent(tfd.Normal(mean, tf.exp(log_std)), reinterpreted_batch_ndims=1)
 
 
@@ -66,8 +70,7 @@ class BernoulliBlock(Block):
 
     def call(self, z):
         """[..., d] -> tfd.Independent of Bernoullis with event shape [n_pixels] and batch shape [...]."""
-        (head,) = self.heads
-        logits = tf.reshape(head(self.features(z)), tf.concat([tf.shape(z)[:-1], [head.units]], axis=0))
+        (logits,) = self.outputs(z)
         return tfd.Independent(tfd.Bernoulli(logits=logits), reinterpreted_batch_ndims=1)
 
     def log_prob(self, x, z):

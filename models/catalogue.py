@@ -14,7 +14,7 @@ class Hyperparameter(NamedTuple):
     default: Any
     type: type
     help: str
-    rules: dict = {}  # as in experiment.settings.setting: minimum, maximum, above, below, divides
+    rules: dict = {}  # as in experiment.rules.setting: minimum, maximum, above, below, divides
 
 
 class ObjectiveEntry(NamedTuple):

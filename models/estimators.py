@@ -3,9 +3,10 @@
 MIWAE, PIWAE and CIWAE (Rainforth et al., 1802.04537), VR-IWAE (Daudel et al., 2210.06226), reweighted wake-sleep
 (Bornschein & Bengio, 1406.2751) and JVI (Nowozin, 2018). The doubly reparameterised gradients of the last three: each
 leaves the score of q out, and makes up for it by what it multiplies the gradient through the samples with. That rests
-on one identity, for a function g of the samples z_i ~ q (Tucker et al., 1810.04152):
+on one identity, for functions g_i of all the samples z_1 ... z_k ~ q, whose parameters are phi, with the score on the
+left at fixed z_i (Tucker et al., 1810.04152):
 
-    E[sum_i g_i(z) dlog q(z_i)/dq] = E[sum_i dg_i(z)/dz_i dz_i/dq].
+    E[sum_i g_i(z) dlog q(z_i)/dphi] = E[sum_i dg_i(z)/dz_i dz_i/dphi].
 """
 
 import numpy as np
@@ -17,7 +18,8 @@ from models.objectives import Estimate, iwae_eq14, logmeanexp, normalised
 def miwae(output, beta=1.0, groups=1):
     """(1/M) sum_m L_{k/M}: the mean of the IWAE bounds of M groups of k/M samples (Rainforth et al.).
 
-    groups: M. Fewer samples than groups are a group each, and so are M = k: the ELBO. M = 1: `iwae_elbo`.
+    groups: M, which divides k; tf.reshape raises where it does not. M = 1: `iwae_elbo`. With k <= M every sample is a
+    group of its own: `vae_elbo`.
     """
     return Estimate(
         bound=_mean_of_groups(output.log_w(), groups), surrogate=_mean_of_groups(output.log_w(beta), groups)
@@ -98,8 +100,8 @@ def rws(output, beta=1.0):
     """Reweighted wake-sleep with the wake-phi update (Bornschein & Bengio; Le et al., 1805.10469).
 
     p follows L_k, as in `iwae_elbo`.
-    q follows sum_i stop(w~_i) log q(z_i|x) with the samples held fixed: down -KL(p(z|x) || q(z|x)), in the limit of
-    many samples. With one sample that is noise around zero. beta is in the weights only.
+    q follows sum_i stop(w~_i) log q(z_i|x) with the samples held fixed, which goes down KL(p(z|x) || q(z|x)) in the
+    limit of many samples. With one sample its mean is zero. beta is in the weights only.
     """
     return Estimate(
         bound=logmeanexp(output.log_w()),

@@ -11,10 +11,11 @@ def estimate_and_gradients(model, objective, x, noise, y=None, beta=1.0):
     bound, in nats, and a gradient for each of model.trainable_variables, of the surrogates' means.
 
     Every sample is cut from the parameters it was drawn with, and so the derivative comes in parts: with s the mean
-    surrogate, z = cut(sample) and w the objective's z_weights,
+    surrogate, z_l = cut(sample_l) of layer l, and c the objective's z_weights,
 
         p follows  ds/dp;
-        q follows  ds/dq (its parameters inside log q(z|x): the score)  +  sum_l w ds/dz_l dsample_l/dq,
+        q follows  ds/dq at fixed z (the score; and q's parameters in a KL divergence in closed form)
+                   +  sum_l c ds/dz_l dsample_l/dq,  where ds/dz_l goes through the layers drawn after l too,
 
     each part of q's only where the objective asks for it (`score`, `through_samples`).
     XLA merges what the parts have in common: where p and q follow one surrogate, there is one pass back through the

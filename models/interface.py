@@ -86,7 +86,9 @@ class Model(Protocol):
         """Mean images [batch, n_pixels] of samples from the prior, for noise with n_samples = 1."""
 
     def mean_image(self, z1, y=None) -> tf.Tensor:
-        """E[x|z1], [..., n_pixels], for z1 [..., n_latent] of the layer that the image is drawn from."""
+        """E[x|z1], [..., n_pixels], for z1 [..., n_latent] of the layer that the image is drawn from; with y [batch,
+        n_context], z1 must be [..., batch, n_latent].
+        """
 
     def without_units(self, keep: list, means: list) -> "Model":
         """A copy in which units play no part: their terms in log w cancel, and what reads them is given their mean.

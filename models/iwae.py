@@ -15,11 +15,12 @@ class IWAE(keras.Model):
 
     It is a models.interface.Model, whose layers are drawn from z1 up.
 
-    n_hidden, n_latent: one entry per stochastic layer, from the image upwards.
+    n_hidden, n_latent: one entry per stochastic layer, from the image upwards. n_pixels: of an image.
     pixel_means: [n_pixels] mean training image for the output bias, or None.
     n_context: with more than 0 the model is conditional (Sohn et al., 2015): y [batch, n_context] is appended to the
     inputs of q(z1|x) and p(x|z1). The blocks between stochastic layers are not given it.
     learned_prior: the prior of a conditional model is p(zL|y), a Gaussian block on y, in place of N(0, I).
+    Raises ValueError where n_hidden and n_latent have no entry per layer, and for a learned_prior without n_context.
     """
 
     def __init__(self, n_hidden, n_latent, n_pixels, pixel_means=None, n_context=0, learned_prior=False, **kwargs):
@@ -112,7 +113,7 @@ class IWAE(keras.Model):
         log_p_layers = [p.log_prob(point) for p, point in zip(priors, z)]
         # log p(x|z) = log p(x|z1)
         log_px_z = self.likelihood.log_prob(x, self._with_context(z[0], y))
-        # KL(q(zL|.) || p(zL)) in closed form; below it -H(q(zl|.)) in closed form, less log p(zl|z{l+1}) as sampled
+        # kl = KL(q(zL|.) || p(zL)) + sum_{l<L} [ -H(q(zl|.)) - log p(zl|z{l+1}) ], KL and H in closed form
         kl = tfd.kl_divergence(qs[-1], priors[-1])
         for q, log_p in zip(qs[:-1], log_p_layers):
             kl += -q.entropy() - log_p
@@ -139,7 +140,9 @@ class IWAE(keras.Model):
         return self.mean_image(self.sample_prior(noise, y)[0], y)[0]
 
     def mean_image(self, z1, y=None):
-        """E[x|z1], the pixel means [..., n_pixels], for z1 [..., n_latent]."""
+        """E[x|z1], the pixel means [..., n_pixels], for z1 [..., n_latent]; with y [batch, n_context], z1 must be
+        [..., batch, n_latent].
+        """
         return self.likelihood(self._with_context(z1, y)).distribution.probs_parameter()
 
     def without_units(self, keep, means):

@@ -2,8 +2,9 @@
 
 One signature, `objective(output, beta=1.0, **hyperparameters) -> Estimate`. `output` is a models.interface.LogWeights.
 `beta` (KL warm-up) multiplies log p(z) - log q(z|x) in what p and q follow; in what is reported it is 1. Here are the
-paper's objectives and their other gradients; later papers' are in models/estimators.py. A new one is one function, in a
-file of its own if you like, and one entry of models.catalogue.OBJECTIVES.
+ELBO, the importance weighted bound L_k, and other gradients of L_k; other bounds and updates are in
+models/estimators.py. A new one is one function, in a file of its own if you like, and one entry of
+models.catalogue.OBJECTIVES.
 
 In the formulas w_i = p(x, z_i) / q(z_i|x) for sample i of k, w~_i = w_i / sum_j w_j, and stop(.) is a constant to the
 derivative.
@@ -20,7 +21,7 @@ class Estimate(NamedTuple):
     bound: tf.Tensor  # [batch], nats: what is reported, a lower bound on log p(x) (of jvi: an estimate)
     surrogate: tf.Tensor  # [batch]: p follows its gradient
     q_surrogate: tf.Tensor | None = None  # [batch]: q follows the gradient of this one; None: of `surrogate`
-    score: bool = True  # whether q follows it through q's parameters inside log q(z|x)
+    score: bool = True  # whether q follows it at fixed z, through q's parameters in log q(z|x)
     through_samples: bool = True  # whether q follows it through the samples z_i
     z_weights: tf.Tensor | None = None  # [n_samples, batch]: multiplies what reaches q through each sample; None: 1
 
@@ -70,8 +71,8 @@ def dreg(output, beta=1.0):
 
     p follows sum_i stop(w~_i) log w_i, as in `iwae_eq14`.
     q follows sum_i stop(w~_i^2) log w_i through the samples z_i alone: the same surrogate, weighted by w~_i once more.
-    With beta the weights are (1 - beta) w~_i + beta w~_i^2, which the same derivation gives: the score that they stand
-    for has beta before it.
+    With beta they are (1 - beta) w~_i + beta w~_i^2: log w holds -beta log q, and so the score that is left out, and
+    made up for, has beta before it.
     """
     normalised_w = normalised(output.log_w(beta))
     z_weights = normalised_w + (1 - beta) * (1 - normalised_w)

@@ -7,18 +7,18 @@ import tensorflow as tf
 
 
 class Stream(enum.IntEnum):
-    """What random numbers are drawn for. Each stage of a run has a stream of its own, so none can shift another."""
+    """What random numbers are drawn for, each from a stream of its own, so that none can shift another."""
 
-    SHUFFLE = 0
-    BINARISE = 1
-    NOISE = 2
-    MONITOR = 3
-    TEST = 4
-    PICTURE = 5
-    RESAMPLE = 6
-    UNITS = 7
-    ANNEAL = 8
-    SIMULATE = 9
+    SHUFFLE = 0  # the order of the training images in an epoch
+    BINARISE = 1  # training images
+    NOISE = 2  # z while training
+    MONITOR = 3  # the bounds along training, and the binary training images that they are of
+    TEST = 4  # z of the test log likelihood
+    PICTURE = 5  # whatever a figure shows: of the prior, of posteriors, of resampled points
+    RESAMPLE = 6  # --backward_samples
+    UNITS = 7  # active units
+    ANNEAL = 8  # chains of annealed importance sampling
+    SIMULATE = 9  # images drawn from the model
 
 
 def stateless_seed(seed, stream, index):

@@ -14,6 +14,7 @@ from experiment.flags import hyperparameters, parse_flags
 from experiment.presets import PRESETS, settings_beside
 from experiment.run_folder import RESULTS, ROOT, Run, load_config
 from experiment.settings import Config, flag_fields
+from models.catalogue import OBJECTIVES
 
 TASKS = [f"task0{i}" for i in range(1, 6)]
 # Command lines, one after another, through main.py's command line: [exit code, stdout, stderr] of each.
@@ -186,6 +187,7 @@ def test_help_names_every_flag():
     assert "groups" in hyperparameters()
     for name in [*(field.name for field in flag_fields()), *hyperparameters(), "resume", "eval_only"]:
         assert f"--{name} " in process.stdout or f"--{name}\n" in process.stdout
+    assert all(f"{name}, {entry.help}" in " ".join(process.stdout.split()) for name, entry in OBJECTIVES.items())
 
 
 def parsed(flags, task=None):

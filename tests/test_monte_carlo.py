@@ -53,6 +53,32 @@ def test_two_groups_have_the_error_of_the_square_root():
     np.testing.assert_allclose(monte_carlo_errors(log_sums, np.ones(2)), log_sums.std(axis=0, ddof=1) / np.sqrt(2))
 
 
+def test_the_fit_is_least_squares_weighted_by_degrees_of_freedom():
+    """By the normal equations, for eight groups; V is a mean over the images, and each keeps its own share of it."""
+    log_sums = np.random.default_rng(4).normal(size=(8, 5))
+    levels, variances = [log_sums], []
+    while len(levels[-1]) > 2:
+        levels.append(np.logaddexp(levels[-1][::2], levels[-1][1::2]) - np.log(2))
+    variances = [level.var(axis=0, ddof=1) for level in levels]
+    log_g, log_v = np.log([8, 4, 2]), np.log([variance.mean() for variance in variances])
+    design, weight = np.stack([np.ones(3), log_g], axis=1), np.diag([7, 3, 1])
+    log_v_of_k, slope = np.linalg.solve(design.T @ weight @ design, design.T @ weight @ log_v)
+    assert 0 < slope < 1
+    expected = np.sqrt(variances[0] * np.exp(log_v_of_k) / variances[0].mean())
+    np.testing.assert_allclose(monte_carlo_errors(log_sums, np.ones(8)), expected)
+
+
+def test_the_error_falls_no_faster_than_with_the_square_root():
+    """Even where groups cancel: each two of these have nearly the same sum, or the same."""
+    log_sums = np.array([[1.0], [-1.0], [1.0], [-0.9]])
+    pairs = np.logaddexp(log_sums[::2], log_sums[1::2]) - np.log(2)
+    fine, coarse = log_sums.var(ddof=1), pairs.var(ddof=1)  # of groups and of pairs, with 3 and 1 degrees of freedom
+    expected = np.sqrt(np.exp((3 * np.log(fine / 4) + np.log(coarse / 2)) / 4))
+    np.testing.assert_allclose(monte_carlo_errors(log_sums, np.ones(4)), expected)
+    log_sums[3] = -1
+    np.testing.assert_allclose(monte_carlo_errors(log_sums, np.ones(4)), np.sqrt(log_sums.var(ddof=1) / 4))
+
+
 def test_weights_that_do_not_differ_have_no_error_and_no_tail():
     assert (monte_carlo_errors(np.zeros((8, 3)), np.ones(8)) == 0).all()
     assert np.isnan(pareto_k(np.zeros((3, 9)))).all()

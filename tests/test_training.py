@@ -319,6 +319,8 @@ def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):
     settings = "settings/.ATTRIBUTES/VARIABLE_VALUE"  # both have those of this run
     assert first.get_tensor(settings) == last.get_tensor(settings) == started.resolved().fingerprint().encode()
     assert (tmp_path / "started/arrays/prior_0000.npz").exists()
+    seconds = [float(row["seconds"]) for row in csv.DictReader(open(tmp_path / "started/metrics.csv"))]
+    assert seconds == sorted(seconds)  # the time of the beginning is this run's, too
 
 
 def test_of_many_labels_ten_are_pictured_in_a_row_each_with_one_noise_a_column():
@@ -358,6 +360,28 @@ def test_a_beginning_of_other_settings_is_refused(tmp_path, digits):
         checkpoints = checkpoints_of(dataclasses.replace(config, **changes))
         with pytest.raises(CheckpointError, match="another experiment") if refused else contextlib.nullcontext():
             checkpoints.start_from(tmp_path / "beginning")
+
+
+def test_a_checkpoint_that_lacks_the_optimiser_is_refused(tmp_path, digits):
+    """Else a run would go on with moments of zero, and from the first step."""
+    config = dataclasses.replace(TINY, run_dir=str(tmp_path)).resolved()
+    model = build_model(config, digits.pixel_means)
+    checkpoints = Checkpoints(tmp_path, config.fingerprint(), "", model, make_optimizer(config, 20, model))
+    without = {"model": model, "seconds": checkpoints.seconds, "settings": checkpoints.settings}
+    tf.train.Checkpoint(**without).write(str(tmp_path / "ckpt-7"))
+    with pytest.raises(CheckpointError, match="no usable checkpoint"):
+        checkpoints.restore()
+
+
+def test_weights_are_this_run_s_own_again_where_looking_at_averages_fails(tmp_path, digits):
+    config = dataclasses.replace(TINY, ema=0.9, run_dir=str(tmp_path)).resolved()
+    one = loop._Training(config, Run(tmp_path), digits, build_model(config, digits.pixel_means), False, None)
+    one.optimizer.iterations.assign(1)
+    before = one.model.get_weights()
+    with pytest.raises(OSError), one._weights_to_test():
+        assert not all(map(np.array_equal, one.model.get_weights(), before))
+        raise OSError
+    assert all(map(np.array_equal, one.model.get_weights(), before))
 
 
 def test_divergence_stops_with_step_value_and_checkpoint(tmp_path, digits):

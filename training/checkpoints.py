@@ -17,7 +17,7 @@ class CheckpointError(Exception):
 
 
 class _Text(tf.Module):
-    """A text, saved as a variable of that text would be: tf.distribute cannot copy such variables to its replicas."""
+    """A text in a checkpoint. A tf.Variable of text would do, if tf.distribute could copy it to its replicas."""
 
     def __init__(self, text):
         super().__init__()
@@ -111,7 +111,7 @@ class Checkpoints:
             if stored != expected:
                 return f"it belongs to another experiment, {stored}"
             self.checkpoint.restore(path).assert_consumed()
-        except (tf.errors.OpError, ValueError, RuntimeError, AssertionError, IndexError, UnicodeDecodeError) as error:
+        except (tf.errors.OpError, ValueError, RuntimeError, AssertionError, IndexError) as error:
             return f"it is damaged or foreign ({str(error).splitlines()[0][:160]})"
         return None
 

@@ -121,6 +121,7 @@ class _Training:
     def _one_epoch(self, number):
         """What is left of epoch `number`, counted from 0."""
         if number and self.checkpoints.step == self.config.beginning_epochs * self.steps_per_epoch:
+            self._save()  # so that it has the time until now, and finite weights
             self.checkpoints.save_beginning(self.run.beginning)
         self._look(number)
         order = np.random.default_rng([self.config.seed, Stream.SHUFFLE, number]).permutation(self.n_images)
@@ -148,7 +149,9 @@ class _Training:
                 self._save()
 
     def _enter_phase(self, number):
-        """Notes whether epoch `number` begins a part of the run with another number of samples, and its own pace."""
+        """Begins a phase where epoch `number` has another k than the one before: another compiled step, so that the
+        speed is measured anew and the progress bar begins again.
+        """
         if self.phase == (phase := self.config.samples_at(number)):
             return
         self.phase, self.calls, self.bar = phase, 0, None
@@ -165,14 +168,10 @@ class _Training:
         self.steps_per_call = max(1, int(SECONDS_PER_CALL / seconds_per_step))
         if self.bar is None:
             left = self.phase_end - step
-            print(
-                f"training: {left} steps left with k={self.phase}, about {duration(left * seconds_per_step)}"
-                + (
-                    f"; then {self.total - self.phase_end} with k={self.config.n_samples}"
-                    * (self.phase_end < self.total)
-                ),
-                flush=True,
-            )
+            after = self.total - self.phase_end
+            then = f"; then {after} with k={self.config.n_samples}" if after else ""
+            about = duration(left * seconds_per_step)
+            print(f"training: {left} steps left with k={self.phase}, about {about}{then}", flush=True)
             self.bar, self.bar_start = ProgressBar(left, "step", "bound"), step
         else:
             self.bar.update(step - self.bar_start, bound)
@@ -223,9 +222,11 @@ class _Training:
             return
         raw = [variable.numpy() for variable in self.model.trainable_variables]
         self.optimizer.finalize_variable_values(self.model.trainable_variables)
-        yield
-        for variable, value in zip(self.model.trainable_variables, raw):
-            variable.assign(value)
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.model.trainable_variables, raw):
+                variable.assign(value)
 
 
 def _for_pictures(config, model):

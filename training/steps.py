@@ -14,8 +14,8 @@ ROWS_IN_CACHE = 1000  # samples whose activations a CPU's caches hold; larger ba
 
 
 def rows_of(drawn, first, n, axis=0):
-    """Rows first ... first + n - 1 along an axis. What is random is drawn for a whole batch and cut, so that it depends
-    on an image's place in the batch, however the batch is divided; XLA makes only the numbers that are left.
+    """Rows first ... first + n - 1 along an axis. What is random is drawn for a whole batch and sliced, so that it
+    depends on an image's place in the batch, however the batch is divided; XLA computes only the rows that are kept.
     """
     if n == drawn.shape[axis]:
         return drawn

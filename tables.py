@@ -24,7 +24,7 @@ from experiment.cells import (
     results_in,
 )
 from experiment.commands import commands_for
-from experiment.markdown import annealed, estimators, every_run, rewrite, summary, tables, with_vae_at_one
+from experiment.markdown import annealed, estimators, every_run, rewrite, sets, summary, tables, with_vae_at_one
 from experiment.run_folder import ROOT, load_config
 from utils import whole_file
 
@@ -121,6 +121,7 @@ def work(settings, sessions, measure, commands=False):
         results=tables(results),
         runs=every_run(every),
         annealed=annealed(every),
+        sets=sets(results),
     )
     rewrite(TASKS, estimators=estimators(results))
     sources = {"this project": means(results), "reference": REFERENCE, "paper": PAPER}

@@ -1,4 +1,4 @@
-"""What a trained model is asked. All in nats."""
+"""What a trained model is asked. Log likelihoods are in nats."""
 
 from evaluation.active_units import ACTIVE, make_activity, make_q_means, without_units
 from evaluation.likelihood import LogLikelihood, make_bounds, make_log_likelihood

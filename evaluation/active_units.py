@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from evaluation.likelihood import batches
+from evaluation.likelihood import over_batches
 from models.random import Stream, random_algorithm, stateless_seed
 
 ACTIVE = 0.01  # a unit is active if its activity is above this
@@ -35,14 +35,7 @@ def _make_half_means(model, n_samples, jit):
         return [[tf.reduce_mean(half, axis=0) for half in tf.split(mean, 2, axis=0)] for mean in means]
 
     def half_means(x, y, seed):
-        parts = [
-            [
-                [half.numpy()[:count] for half in layer]
-                for layer in of_batch(*batch, stateless_seed(seed, Stream.UNITS, i))
-            ]
-            for i, *batch, count in batches(x, y)
-        ]
-        return [[np.concatenate(half) for half in zip(*layer)] for layer in zip(*parts)]
+        return over_batches(of_batch, x, y, lambda index: stateless_seed(seed, Stream.UNITS, index))
 
     return half_means
 

@@ -32,7 +32,7 @@ ACCEPTED = 0.65  # share of proposals at which HMC gets furthest (Neal, 1206.190
 PILOT = 5  # the step sizes come from chains with so many times fewer temperatures
 FIRST_STEP_SIZE, ADAPTATION = 0.5, 0.3  # of the pilot, and how much its steps change with the share accepted
 STEEPNESS = 4.0  # of the schedule of beta
-STEPS_PER_CALL = 50  # temperatures, between two looks at the keyboard
+STEPS_PER_CALL = 50  # temperatures in one compiled call; Ctrl-C is answered between calls
 
 
 class Annealed(NamedTuple):
@@ -159,10 +159,10 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
         _, log_w, _, used, accepted = state
         return log_w, used, accepted / n
 
-    def step_sizes(x, y, seed, z):
-        """[n_temperatures, batch], of the transitions of chains from the prior. They are found by chains of their own,
-        from z: chains that adapt as they go leave no density as it is, and nor do those whose step sizes were found
-        from the very sample that they start from.
+    def pilot_step_sizes(x, y, seed, z):
+        """[n_temperatures, batch], of the transitions of chains from the prior, found by other chains, from z. A chain
+        that adapts its own step sizes leaves no density as it is; nor does one whose step sizes depend on the sample
+        that it starts from.
         """
         few = temperatures(-(-n_temperatures // PILOT))
         guess = tf.fill([len(few) - 1, x.shape[0]], FIRST_STEP_SIZE)
@@ -172,7 +172,7 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
     def anneal(x, y, seed, start=None):
         seeds = tf.random.split(seed, 4, alg="auto_select")
         first = [list(model.sample_prior(model.noise(n_chains, x.shape[0], s), y)) for s in (seeds[0], seeds[1])]
-        beta, sizes = temperatures(n_temperatures), step_sizes(x, y, seeds[2], first[0])
+        beta, sizes = temperatures(n_temperatures), pilot_step_sizes(x, y, seeds[2], first[0])
         if start is None:
             log_w, _, accepted = run(x, y, seeds[3], first[1], beta, sizes, 0.0)
         else:

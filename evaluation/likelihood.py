@@ -15,7 +15,7 @@ from utils import ProgressBar
 BATCH = 100  # images at a time
 DRAWS = 20  # samples of each image at a time: memory holds BATCH * DRAWS samples, whatever k is
 PARTS = ("log_px_z", "log_pz", "log_qz_x", "kl")
-CHUNKS_PER_CALL = 25  # between two looks at the keyboard
+CHUNKS_PER_CALL = 25  # in one compiled call; Ctrl-C is answered between calls
 CHUNKS = 10  # at least, where there are so many samples
 GROUPS = 32  # at most, a power of two: independent groups of samples, which tell the Monte Carlo error
 
@@ -41,15 +41,25 @@ class PerImage(NamedTuple):
 
 
 def batches(x, y, size=BATCH):
-    """Yields (index, x [size, n_pixels], y [size, n_context], how many rows count); the last repeats its first row.
-
-    y may be None, for a model that is not conditional.
+    """Yields (index, x [size, n_pixels], y [size, n_context], how many rows count). The last batch is filled up with
+    copies of its first row. y may be None, for a model that is not conditional.
     """
     y = np.zeros((len(x), 0), np.float32) if y is None else y
     for index in range(math.ceil(len(x) / size)):
         rows = np.arange(index * size, min((index + 1) * size, len(x)))
         filled = np.concatenate([rows, np.full(size - len(rows), rows[0])])
         yield index, tf.constant(x[filled]), tf.constant(y[filled]), len(rows)
+
+
+def over_batches(function, x, y, seed_of, size=BATCH):
+    """What function(x, y, seed) makes of all images: it is called for each batch, with the seed seed_of(index), and
+    returns a nested structure of tensors [size, ...]; theirs, put together, are NumPy arrays [n_images, ...].
+    """
+    parts = []
+    for index, images, context, count in batches(x, y, size):
+        results = function(images, context, seed_of(index))
+        parts.append(tf.nest.map_structure(lambda result, count=count: result.numpy()[:count], results))
+    return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
 
 
 def batch_size(n_samples):
@@ -207,10 +217,7 @@ def make_bounds(model, n_samples, jit=True):
         return values | parts | _layers(output)
 
     def bounds(x, y, seed):
-        values = [
-            {name: value.numpy()[:count] for name, value in per_image(batch, context, seed + [0, index]).items()}
-            for index, batch, context, count in batches(x, y, size)
-        ]
-        return {name: float(np.mean(np.concatenate([v[name] for v in values]))) for name in values[0]}
+        values = over_batches(per_image, x, y, lambda index: seed + [0, index], size)
+        return {name: float(np.mean(value)) for name, value in values.items()}
 
     return bounds

@@ -15,7 +15,7 @@ def monte_carlo_errors(log_sums, sizes):
     log_sums: float64 [groups, n], log of the sum of w over each of so many independent groups of samples, a power of
     two of them and at least two; sizes: [groups], the number of samples in each, k in all.
 
-    The weights are heavy-tailed: the error falls slower than 1/sqrt(k), and there is no telling it from the variance
+    The weights are heavy-tailed: the error falls slower than 1/sqrt(k), and it cannot be computed from the variance
     of w, which may be infinite. It is therefore read off the estimates from k/G samples, which differ between groups:
     with V(m) the variance of the estimate from m samples, a mean over the images,
 

@@ -1,18 +1,19 @@
 """The true posterior p(z|x): its means and samples by importance weights, and all of it on a grid where z is 2-D."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from evaluation.likelihood import batch_size, batches, check_binary
+from evaluation.likelihood import batch_size, check_binary, over_batches
 from models.random import Stream, random_algorithm, stateless_seed
 
 ROWS = 2000  # points of the grid at a time
 FAR = 25.0  # nats below the highest density: the points beyond hold no mass worth counting
 STDS_OF_Q = 5  # at least so many standard deviations of q lie inside the grid
 BORDER_MASS = 1e-5  # at most so much of the posterior's mass may lie on the grid's border
-RESOLVED = 0.01  # nats by which log p(x) may change with half the points a side
+RESOLVED = 0.01  # nats by which log p(x) may change with half the points a side, and what q's mass may differ from 1
 MOST_POINTS = 1600  # a side
 
 
@@ -28,11 +29,8 @@ def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
         normalised_w = tf.nn.softmax(output.log_w(), axis=0)[..., tf.newaxis]  # [n_samples, batch, 1]
         return [tf.reduce_sum(normalised_w * z, axis=0) for z in output.z]
 
-    parts = [
-        [mean.numpy()[:count] for mean in means(batch, context, stateless_seed(seed, Stream.PICTURE, index + 1))]
-        for index, batch, context, count in batches(x, y, batch_size(n_samples))
-    ]
-    return [np.concatenate(layer) for layer in zip(*parts)]
+    seeds = functools.partial(stateless_seed, seed, Stream.PICTURE)
+    return over_batches(means, x, y, lambda index: seeds(index + 1), batch_size(n_samples))
 
 
 def sampling_importance_resampling(model, x, y=None, n_samples=5000, n_draws=100, seed=0, jit=True):
@@ -55,21 +53,18 @@ def sampling_importance_resampling(model, x, y=None, n_samples=5000, n_draws=100
         )  # rounding: the last sum is not 1
         effective = 1 / tf.reduce_sum(tf.nn.softmax(log_w, axis=0) ** 2, axis=0)
         z = [tf.gather(tf.transpose(z, [1, 0, 2]), drawn, batch_dims=1) for z in output.z]  # [batch, n_draws, n_latent]
-        return [tf.transpose(layer, [1, 0, 2]) for layer in z], effective
+        return z, effective
 
-    drawn, effective = [], []
-    for index, batch, context, count in batches(x, y, batch_size(n_samples)):
-        z, sizes = draw(batch, context, stateless_seed(seed, Stream.PICTURE, index + 1))
-        drawn.append([layer.numpy()[:, :count] for layer in z])
-        effective.append(sizes.numpy()[:count])
-    return [np.concatenate(layer, axis=1) for layer in zip(*drawn)], np.concatenate(effective)
+    seeds = functools.partial(stateless_seed, seed, Stream.PICTURE)
+    drawn, effective = over_batches(draw, x, y, lambda index: seeds(index + 1), batch_size(n_samples))
+    return [layer.transpose(1, 0, 2) for layer in drawn], effective
 
 
 class GridPosterior(NamedTuple):
     """One image's posterior over a 2-D z, on a grid. Densities [n, n] have the second unit down, the first across."""
 
-    z1: np.ndarray  # [n], the first unit's values
-    z2: np.ndarray  # [n], the second unit's
+    first: np.ndarray  # [n], the first unit's values
+    second: np.ndarray  # [n], the second unit's
     log_p: np.ndarray  # log p(z|x), normalised on the grid
     log_q: np.ndarray  # log q(z|x)
     log_px: float  # log of the integral of p(x, z) over the grid
@@ -82,8 +77,8 @@ def make_true_posterior(model, binary=True):
 
     For a model with one stochastic layer of two units; raises ValueError for any other. A coarse grid over all that the
     prior and q allow finds where p(x, z) has its mass; a finer one covers that and q. It is widened until no mass lies
-    on its border, and its points are doubled until log p(x) is the same without every second one. binary: as for
-    make_log_likelihood.
+    on its border; its points are doubled, up to MOST_POINTS a side, until log p(x) is the same without every second
+    one and q adds up to 1. binary: as for make_log_likelihood.
     """
     if model.n_latent != (2,) or model.n_context:
         raise ValueError(f"a grid needs one stochastic layer of 2 units and no labels, not {model.n_latent}")
@@ -105,11 +100,8 @@ def make_true_posterior(model, binary=True):
             log_joint, log_q = densities(x, axes)
             grid = _normalised(axes, log_joint, log_q)
             if grid.border_mass > BORDER_MASS:
-                box = box + [[-0.25], [0.25]] * (box[1] - box[0])
-            elif (
-                n < MOST_POINTS
-                and abs(_normalised(axes[::2], log_joint[::2, ::2], log_q[::2, ::2]).log_px - grid.log_px) > RESOLVED
-            ):
+                box = box + [[-0.25], [0.25]] * (box[1] - box[0])  # each side moves out by a quarter of the width
+            elif n < MOST_POINTS and not _is_resolved(grid, axes, log_joint, log_q):
                 n *= 2
             else:
                 return grid
@@ -117,8 +109,19 @@ def make_true_posterior(model, binary=True):
     return true_posterior
 
 
+def _is_resolved(grid, axes, log_joint, log_q):
+    """Whether the points are close enough together for p(x, z) and, of which KL(q || p) is a sum, for q."""
+    coarse = _normalised(axes[::2], log_joint[::2, ::2], log_q[::2, ::2])
+    mass_of_q = np.exp(np.logaddexp.reduce(log_q, axis=None) + _log_cell(axes))
+    return abs(coarse.log_px - grid.log_px) <= RESOLVED and abs(mass_of_q - 1) <= RESOLVED
+
+
+def _log_cell(axes):
+    return np.log(np.prod(axes[1] - axes[0]))
+
+
 def _normalised(axes, log_joint, log_q):
-    log_cell = np.log(np.prod(axes[1] - axes[0]))
+    log_cell = _log_cell(axes)
     log_px = np.logaddexp.reduce(log_joint, axis=None) + log_cell
     log_p = log_joint - log_px
     border = np.ones_like(log_p, bool)

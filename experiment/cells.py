@@ -1,8 +1,10 @@
 """The cells of the published tables, and the finished runs that fill them."""
 
+import dataclasses
 import statistics
 from typing import NamedTuple
 
+from data.catalogue import DATASETS
 from experiment import run_folder
 from experiment.errors import UsageError, left_out
 from experiment.flags import config_from
@@ -57,6 +59,11 @@ ESTIMATORS = [
     ("JVI", "jvi", {}, ""),
     ("JVI, DReG", "jvi_dreg", {}, ""),
 ]
+# The paper's of other data sets: (data set, objective, layers, k) -> test log likelihood, nats
+PAPER_OF_SETS = {
+    ("binarized_mnist", "iwae_elbo", 1, 1): -88.71, ("binarized_mnist", "vae_elbo", 1, 50): -89.05,
+    ("binarized_mnist", "iwae_elbo", 1, 50): -87.10,
+}  # fmt: skip
 GROWTH = ("grow_samples", "first_samples")  # RWS and JVI need several samples from the first epoch on
 
 
@@ -88,8 +95,12 @@ def measured():
 
 
 def finished(results):
-    """The runs that were measured in full, on the test images."""
-    return [r for r in results if (r.llh["n_samples"], r.llh["n_images"]) == (5000, 10000) and not r.config.held_out]
+    """The runs that were measured in full, with 5,000 samples on all test images."""
+
+    def in_full(config, llh):
+        return (llh["n_samples"], llh["n_images"]) == (5000, config.data_entry.n_test) and not config.held_out
+
+    return [result for result in results if in_full(result.config, result.llh)]
 
 
 def cell_of(config):
@@ -102,6 +113,15 @@ def cell_of(config):
     if any(getattr(config, name) != getattr(usual, name) for name in names):
         return None
     return objective, config.stochastic_layers, config.n_samples, config.conditional
+
+
+def cell_of_set(config):
+    """(data set, objective, layers, k) of a model that is, but for its data, one of the published tables; or None."""
+    entry = DATASETS.get(config.dataset)
+    if entry is None or config.binarise != entry.binarise:
+        return None
+    cell = cell_of(dataclasses.replace(config, dataset=Config.dataset, binarise=DATASETS[Config.dataset].binarise))
+    return (config.dataset, *cell[:3]) if cell and cell[3] == "no" else None
 
 
 def follows(config, preset, but=()):

@@ -4,16 +4,19 @@ import dataclasses
 import math
 import statistics
 
+from data.catalogue import DATASETS
 from experiment import run_folder
 from experiment.cells import (
     ESTIMATORS,
     GROWTH,
     KS,
     PAPER,
+    PAPER_OF_SETS,
     REFERENCE,
     SECTIONS,
     TABLE,
     cell_of,
+    cell_of_set,
     follows,
     grouped,
     means,
@@ -122,6 +125,23 @@ def estimators(results):
             unmeasured = "" if k % hyperparameters.get("groups", 1) else "not measured yet"
             cells.append(f"[{mean:.2f}](../results/{found[0].folder})" if found else unmeasured)
         lines.append("| " + " | ".join([name, *cells, published]) + " |")
+    return "\n".join(lines)
+
+
+def sets(results):
+    """results/README.md's table of all data sets as Markdown: a row for each and each number of layers."""
+    columns = {"IWAE and VAE, k = 1": ("iwae_elbo", 1), "VAE, k = 50": ("vae_elbo", 50),
+               "IWAE, k = 50": ("iwae_elbo", 50)}  # fmt: skip
+    runs = grouped(results, cell_of_set, presets=("fast",))
+    lines = ["| test log likelihood, nats | " + " | ".join(columns) + " |", "| --- | --- | --- | --- |"]
+    for name, layers in ((name, layers) for name in DATASETS for layers in (1, 2)):
+        cells = []
+        for objective, k in columns.values():
+            found, paper = (of.get((name, objective, layers, k)) for of in (runs, PAPER_OF_SETS))
+            mean = found and statistics.mean(run.llh["test_llh"] for run in found)
+            value = f"[{mean:.2f}]({found[0].folder})" if found else "not measured yet"
+            cells.append(value + (f" ({paper:.2f})" if paper else ""))
+        lines.append(f"| `{name}`, {layers} layer{'s' * (layers > 1)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

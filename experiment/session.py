@@ -238,6 +238,7 @@ class Session:
     def measure(self):
         """The test log likelihood: printed, and written to test_llh.json. Returns it."""
         from evaluation import ACTIVE, make_activity, make_log_likelihood
+        from evaluation.monte_carlo import UNRELIABLE
 
         config, began = self.config, time.monotonic()
         x, y = self.test_data(config.eval_images)
@@ -250,7 +251,8 @@ class Session:
             raise UsageError(f"--run_dir: the weights of {self.run.path} give a log likelihood of {result.test_llh}")
         seconds = round(time.monotonic() - began, 1)
         if result.pareto_k is not None:
-            print(f"Pareto k of the weights: median {result.pareto_k:.2f}, above 0.7 for {result.pareto_k_high:.0%}")
+            high = f"above {UNRELIABLE} for {result.pareto_k_high:.0%}"
+            print(f"Pareto k of the weights: median {result.pareto_k:.2f}, {high}")
         if result.mc_error is not None:
             print(f"Monte Carlo error on these images: {result.mc_error:.3f} nats")
         print(_result_line(of_what, result._asdict()), flush=True)

@@ -44,7 +44,7 @@ def estimators(rows, path):
                 certain = row["distance"] > row["by_chance"]
                 line[2].plot(row["k"], max(row["distance"], row["by_chance"]), "o", ms=4, color=colour,
                              mfc=colour if certain else "white")  # fmt: skip
-        for axis, title in zip(line, (*AXES.values(), "distance from the reference")):
+        for axis, title in zip(line, (*AXES.values(), "distance from the reference (hollow: chance)")):
             axis.set(xscale="log", yscale="log", title=f"{network}: {title}")
             axis.grid(alpha=0.3)
     axes[0, 2].set_ylabel("relative to the gradient of L_k (RWS: of KL(p||q))")

@@ -20,6 +20,23 @@ LINE_STYLES = ["-", "--", ":", "-."]
 TRAIN_COLOUR, TEST_COLOUR = LINE_COLOURS[:2]
 
 
+def panels(n, most_columns, width, height, **how):
+    """A figure of n panels, each so many inches wide and high, in rows of at most `most_columns`: (figure, axes)."""
+    columns = min(most_columns, max(1, n))
+    rows = -(-max(1, n) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained",
+                                squeeze=False, **how)  # fmt: skip
+    for axis in axes.ravel()[n:]:
+        axis.set_axis_off()
+    return figure, axes.ravel()[:n]
+
+
+def line(number):
+    """Style and colour of line `number` of a panel: all colours in turn, then again with another style."""
+    styles = LINE_STYLES[number // len(LINE_COLOURS) % len(LINE_STYLES)]
+    return dict(linestyle=styles, color=LINE_COLOURS[number % len(LINE_COLOURS)])
+
+
 def save(figure, path):
     """Writes the figure whole, and closes it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plots.style import LABEL_COLOURS, LINE_COLOURS, LINE_STYLES, plt, save, save_animation, show_images
+from plots.style import LABEL_COLOURS, LINE_COLOURS, line, panels, plt, save, save_animation, show_images
 from utils import read_csv
 
 
@@ -17,10 +17,11 @@ class Posterior(NamedTuple):
     samples: dict  # name -> [n, 2]: "q(z|x)" and "SIR"
     decoded: dict  # name -> mean images [n, height, width] of the first samples
     numbers: dict  # the table's row
+    n_samples: int  # of q, whose weights the effective samples are of
 
 
 def posterior_figures(pictures, folder):
-    """A figure an image, folder/0.png ..., and posteriors.gif of all of them."""
+    """A figure an image, folder/0.png ..., and all.gif of all of them."""
     for number, picture in enumerate(pictures):
         figure = plt.figure(figsize=(11, 7), layout="constrained")
         _draw_posterior(figure, picture)
@@ -38,7 +39,7 @@ def _draw_posterior(figure, picture):
     facts = {
         "log p(x), grid": grid.log_px,
         "KL(q || p)": grid.kl,
-        "effective samples\nof 5000": numbers["effective_samples"],
+        f"effective samples\nof {picture.n_samples}": numbers["effective_samples"],
     }
     text = "\n\n".join(
         f"{name}: {value:.0f}" if value > 99 else f"{name}: {value:.2f}" for name, value in facts.items()
@@ -55,10 +56,12 @@ def _draw_posterior(figure, picture):
 
 def _draw_densities(axis, grid):
     """p(z|x) in grey, and the ellipses of q(z|x) one, two and three standard deviations out."""
-    extent = (grid.z1[0], grid.z1[-1], grid.z2[0], grid.z2[-1])
+    extent = (grid.first[0], grid.first[-1], grid.second[0], grid.second[-1])
     axis.imshow(np.exp(grid.log_p - grid.log_p.max()), origin="lower", extent=extent, aspect="auto", cmap="gray_r")
     levels = [grid.log_q.max() - r**2 / 2 for r in (3, 2, 1)]
-    axis.contour(grid.z1, grid.z2, grid.log_q, levels, colors=LINE_COLOURS[0], linewidths=1.2, linestyles="solid")
+    axis.contour(
+        grid.first, grid.second, grid.log_q, levels, colors=LINE_COLOURS[0], linewidths=1.2, linestyles="solid"
+    )
 
 
 def manifold(decoded, side, path):
@@ -108,48 +111,38 @@ def dreg_beside_iwae(pairs, path):
     save(figure, path)
 
 
-def activity_histograms(activities, path):
-    """log10 of the activity of every unit, a panel a run, with the threshold. activities: run -> [A_u] a layer."""
-    columns = min(3, len(activities))
-    n_rows = -(-len(activities) // columns)
-    figure, axes = plt.subplots(n_rows, columns, figsize=(4.4 * columns, 2.4 * n_rows), layout="constrained",
-                                sharex=True, squeeze=False)  # fmt: skip
+def activity_histograms(activities, threshold, path):
+    """log10 of the activity of every unit, a panel a run. activities: run -> [A_u] a layer; threshold: of an active
+    unit.
+    """
+    figure, axes = panels(len(activities), 3, 4.4, 2.4, sharex=True)
     bins = np.linspace(-8, 3, 56)
-    for axis in axes.ravel()[len(activities) :]:
-        axis.set_axis_off()
-    for axis, (name, layers) in zip(axes.ravel(), activities.items()):
+    for axis, (name, layers) in zip(axes, activities.items()):
         shown = [np.log10(np.maximum(layer, 10.0 ** bins[0])) for layer in layers]
         labels = [f"z{i}" for i in range(1, len(layers) + 1)]
         axis.hist(shown, bins, stacked=True, color=LINE_COLOURS[: len(layers)], label=labels)
-        axis.axvline(-2, color=LABEL_COLOURS[-1], lw=1, ls="--")
+        axis.axvline(np.log10(threshold), color=LABEL_COLOURS[-1], lw=1, ls="--")
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelbottom=True)
         axis.legend(fontsize=8)
-    figure.supxlabel("log10 of the activity (dashed: the threshold 0.01; at -8: what is below)")
+    figure.supxlabel(f"log10 of the activity (dashed: the threshold {threshold:g}; at -8: what is below)")
     figure.supylabel("units")
     save(figure, path)
 
 
 def units_while_training(groups, path):
     """Active units against epochs, on 500 test images; a panel a layer of a group. groups: title -> {name: Run}."""
-    panels = {}
+    shown = {}
     for title, runs in groups.items():
         for layer in range(1, 1 + max(_n_layers(run) for run in runs.values())):
             curves = {name: _column(run, f"active_z{layer}") for name, run in runs.items()}
-            panels[f"{title}: z{layer}"] = {name: curve for name, curve in curves.items() if curve[1]}
-    panels = {title: curves for title, curves in panels.items() if curves}
-    columns = min(2, max(1, len(panels)))
-    n_rows = max(1, -(-len(panels) // columns))
-    figure, axes = plt.subplots(
-        n_rows, columns, figsize=(5.4 * columns, 4 * n_rows), layout="constrained", squeeze=False
-    )
-    for axis in axes.ravel()[len(panels) :]:
-        axis.set_axis_off()
-    for axis, (title, curves) in zip(axes.ravel(), panels.items()):
+            shown[f"{title}: z{layer}"] = {name: curve for name, curve in curves.items() if curve[1]}
+    shown = {title: curves for title, curves in shown.items() if curves}
+    figure, axes = panels(len(shown), 2, 5.4, 4)
+    for axis, (title, curves) in zip(axes, shown.items()):
         widths = np.linspace(6, 1.2, max(2, len(curves)))  # runs of one beginning agree for long, and are nested here
         for number, (name, (epochs, units)) in enumerate(curves.items()):
-            colour, style = LINE_COLOURS[number % len(LINE_COLOURS)], LINE_STYLES[number // len(LINE_COLOURS) % 4]
-            axis.plot(epochs, units, style, color=colour, lw=widths[number], label=name)
+            axis.plot(epochs, units, **line(number), lw=widths[number], label=name)
         axis.set(title=title, xlabel="epochs", xscale="symlog", xlim=(0, None))
         axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # every curve begins high and falls: room for the legend above it
         axis.grid(alpha=0.3)

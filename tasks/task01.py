@@ -59,7 +59,7 @@ def posteriors(session):
             "test_image": int(rows[i]), "label": int(labels[i]), "log_px_grid": grid.log_px,
             f"log_px_k{SAMPLES}": float(log_px[i]), "kl_q_p": grid.kl, "effective_samples": float(effective[i]),
         }  # fmt: skip
-        result.append(Posterior(session.as_images(image)[0], grid, samples, decoded, row))
+        result.append(Posterior(session.as_images(image)[0], grid, samples, decoded, row, SAMPLES))
     return result
 
 

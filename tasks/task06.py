@@ -107,7 +107,7 @@ def work(settings, sessions):
     write_csv(folder / "active_units.csv", rows)
     groups = drawn(configs)
     shown = {name: activities[name] for names in groups.values() for name in names}
-    activity_histograms(shown, folder / "activity.png")
+    activity_histograms(shown, ACTIVE, folder / "activity.png")
     curves = {title: {name: runs[name] for name in names} for title, names in groups.items()}
     units_while_training(curves, folder / "while_training.png")
     print(f"active_units.csv, activity.png and while_training.png are in {folder}")

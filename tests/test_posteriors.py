@@ -33,6 +33,14 @@ def spread_out(n_latent, scale=4.0, seed=3):
     return model
 
 
+def closed_kl(model):
+    """KL(q(z|x) || p(z|x)), which is the same for every x."""
+    precision = np.eye(2) + model.a.T @ model.a / model.std**2
+    q_std, off = model.posterior_std * model.std_error, model.mean_error
+    kl = 0.5 * (np.trace(precision @ np.diag(q_std**2)) + off @ precision @ off - 2)
+    return kl - 0.5 * np.log(np.linalg.det(precision) * np.prod(q_std**2))
+
+
 def test_grid_is_the_closed_form_posterior():
     model = LinearGaussian(error=0.4)
     for x, log_px in zip(model.x[:4], model.log_px):
@@ -40,22 +48,24 @@ def test_grid_is_the_closed_form_posterior():
         assert grid.log_px == pytest.approx(log_px, abs=2e-3) and grid.border_mass < BORDER_MASS
         precision = np.eye(2) + model.a.T @ model.a / model.std**2
         exact = scipy.stats.multivariate_normal(model.gain @ x, np.linalg.inv(precision))
-        points = np.stack(np.meshgrid(grid.z1, grid.z2), axis=-1)
+        points = np.stack(np.meshgrid(grid.first, grid.second), axis=-1)
         likely = grid.log_p > grid.log_p.max() - 10
         np.testing.assert_allclose(grid.log_p[likely], exact.logpdf(points)[likely], atol=5e-3)
-        q_mean, q_std = model.gain @ x + model.mean_error, model.posterior_std * model.std_error
-        covariance = np.linalg.inv(precision)
-        off = q_mean - model.gain @ x
-        kl = 0.5 * (np.trace(precision @ np.diag(q_std**2)) + off @ precision @ off - 2)
-        kl += 0.5 * np.log(np.linalg.det(covariance) / np.prod(q_std**2))
-        assert grid.kl == pytest.approx(kl, abs=5e-3)
-        assert len(grid.z1) == len(grid.z2) == 200  # fine enough here, so the points are not doubled
+        assert grid.kl == pytest.approx(closed_kl(model), abs=5e-3)
+        assert len(grid.first) == len(grid.second) == 200  # fine enough here, so the points are not doubled
 
 
 def test_points_are_doubled_until_the_grid_is_fine_enough():
     model = LinearGaussian(error=0.4)
     grid = make_true_posterior(model, binary=False)(model.x[0], n=5)
-    assert len(grid.z1) in (10, 20, 40) and grid.log_px == pytest.approx(model.log_px[0], abs=0.02)
+    assert len(grid.first) in (10, 20, 40) and grid.log_px == pytest.approx(model.log_px[0], abs=0.02)
+
+
+def test_points_are_doubled_until_a_narrow_q_is_resolved():
+    model = LinearGaussian(error=0.4)
+    model.std_error = 0.01
+    grid = make_true_posterior(model, binary=False)(model.x[0])
+    assert len(grid.first) > 200 and grid.kl == pytest.approx(closed_kl(model), rel=0.02)
 
 
 def test_the_grid_covers_q_wherever_it_is(monkeypatch):
@@ -69,7 +79,7 @@ def test_the_grid_covers_q_wherever_it_is(monkeypatch):
     mean, std = model.gain @ model.x[0] + model.mean_error, model.posterior_std * model.std_error
     low, high = mean - 5 * std, mean + 5 * std
     np.testing.assert_allclose(looked_at[0][[0, -1]], [np.minimum(low, -5), np.maximum(high, 5)], rtol=1e-4)
-    for at, start, end in zip((grid.z1, grid.z2), low, high):
+    for at, start, end in zip((grid.first, grid.second), low, high):
         assert at[0] < start + 1e-3 and end - 1e-3 < at[-1]
 
 

@@ -77,6 +77,7 @@ def test_the_pages_tables_are_those_of_the_results():
     assert markdown.part_of(tables.TASKS, "estimators") == markdown.estimators(results)
     assert markdown.part_of(RESULTS / "README.md", "runs") == markdown.every_run(every)
     assert markdown.part_of(RESULTS / "README.md", "annealed") == markdown.annealed(every)
+    assert markdown.part_of(RESULTS / "README.md", "sets") == markdown.sets(results)
 
 
 def test_k_grew_in_the_committed_runs_when_their_settings_say():

@@ -122,6 +122,26 @@ def test_the_table_of_estimators_knows_hyperparameters_and_other_growths_of_k():
     assert "fast/" not in markdown.tables(runs)  # the seeds of miwae are no cell of the main tables
 
 
+def test_the_table_of_data_sets_has_each_one_s_own_runs():
+    runs = [
+        result(-88.50, "fast/a", dataset="binarized_mnist", n_samples=50),
+        result(-104.00, "fast/b", dataset="omniglot", n_samples=50, stochastic_layers=2),
+        result(-86.20, "fast/c", n_samples=1),
+        result(-1.0, "fast/d", dataset="omniglot", n_samples=50, binarise="fixed"),
+        result(-1.0, "fast/e", dataset="fashion_mnist", n_samples=50, conditional="learned_prior"),
+    ]
+    rows = markdown.sets(runs).splitlines()[2:]
+    assert len(rows) == 2 * 5 and sum("](fast/" in row for row in rows) == 3
+    missing = "not measured yet"
+    assert rows[0] == f"| `mnist`, 1 layer | [-86.20](fast/c) | {missing} | {missing} |"
+    assert rows[2] == (
+        f"| `binarized_mnist`, 1 layer | {missing} (-88.71) | {missing} (-89.05) | [-88.50](fast/a) (-87.10) |"
+    )
+    assert rows[5] == f"| `omniglot`, 2 layers | {missing} | {missing} | [-104.00](fast/b) |"
+    of_omniglot = runs[1]._replace(llh=runs[1].llh | {"n_images": 8115})
+    assert cells.finished([runs[1], of_omniglot]) == [of_omniglot]  # which has fewer test images
+
+
 def save_run(folder, config, **llh):
     """A folder that holds a run which was trained, by its files alone, and measured."""
     saved = run_folder.Run(folder)

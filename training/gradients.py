@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from training.steps import make_gradients
 
-DRAWS_PER_CALL = 20  # between two looks at the keyboard
+DRAWS_PER_CALL = 20  # in one compiled call; Ctrl-C is answered between calls
 
 
 class GradientMoments(NamedTuple):

@@ -39,7 +39,10 @@ SECTIONS = {  # title -> (objective, layers, conditional) of its rows; each with
 }
 KS = (1, 5, 50)
 SEEDS = (0, 1, 2)  # of each cell of README's table
-TABLE = ("long", "fast")  # its presets: a cell shows its runs of the first of them in which it has been trained
+TABLE = (
+    "long",
+    "fast",
+)  # presets of README's table, the preferred first: a cell shows the first that it is trained with
 # (name, objective, hyperparameters, published at k = 64, with its spread over runs, by Rainforth et al., 1802.04537)
 ESTIMATORS = [
     ("VAE", "vae_elbo", {}, ""),
@@ -125,7 +128,9 @@ def cell_of_set(config):
 
 
 def follows(config, preset, but=()):
-    """Whether a run has every setting of a preset, as it is now, and may fill a cell of its table; but those named."""
+    """Whether the settings are those of `preset` as it is defined now. What a cell or a seed chooses may differ, and
+    what `but` names.
+    """
     names = ("model", "stochastic_layers", "n_hidden", "n_latent", "conditional", "objective", "n_samples",
              "hyperparameters", "dataset", "own_data", "seed", *but)  # fmt: skip
     wanted = config_from(settings_beside(preset, {name: getattr(config, name) for name in names}))

@@ -16,7 +16,7 @@ FAST = dict(
 PRESETS = {
     # Burda et al., sec. 5: what the program does without flags.
     "paper": dict(epochs=-1, optimizer="adam", batch_size=20),
-    # Every cell of the published tables at a tenth of the epochs; chosen on held-out images (results/recipe).
+    # A tenth of the paper's epochs; chosen on held-out images (results/recipe).
     "fast": FAST,
     # Twice the epochs, and 5 samples from the first one on, which keeps more units (results/recipe).
     "long": FAST | dict(epochs=656, learning_rate=2e-3, grow_samples=0.75, first_samples=5),

@@ -25,7 +25,7 @@ def _muted_stderr():
             os.close(kept)
 
 
-def _is_no_word_of_retracing(record):
+def _not_about_retracing(record):
     """Every model has functions of its own, each traced once; TensorFlow takes them for one that is traced often."""
     return "triggered tf.function retracing" not in record.getMessage()
 
@@ -45,7 +45,7 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
     with _muted_stderr():
         import tensorflow as tf
 
-        tf.get_logger().addFilter(_is_no_word_of_retracing)
+        tf.get_logger().addFilter(_not_about_retracing)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
         numbers = asked if asked is not None else [0] if strategy == "one" else range(len(gpus))

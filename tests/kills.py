@@ -1,12 +1,13 @@
-"""python -m tests.kills: kills runs with SIGKILL at random instants, resumes them, and compares what they end with.
+"""python -m tests.kills: kills runs at random instants, resumes them, and compares what they end with.
 
-Each run is compared with one that was left in peace: weights and metrics.csv bit for bit but for the seconds, and
+With SIGKILL; or by --signal TERM, at which a run saves and ends by itself, and may end in no other way. Each run is compared with one that was left in peace: weights and metrics.csv bit for bit but for the seconds, and
 test_llh.json. Prints a Markdown table: a row for each configuration, and how many kills fell where.
 """
 
 import argparse
 import contextlib
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -26,9 +27,7 @@ from experiment.run_folder import Run
 from training import loop  # imports TensorFlow, whose runtime starts in the forked processes only
 from utils import read_csv
 
-COMMON = (
-    "--epochs 6 --n_hidden 12 --n_latent 3 --batch_size 100 --eval_samples 200 --eval_images 150 --jit off --gpu -1"
-)
+COMMON = "--epochs 6 --n_hidden 12 --n_latent 3 --batch_size 100 --eval_samples 200 --eval_images 150 --gpu -1"
 TWO_LAYERS = "--stochastic_layers 2 --n_hidden 12 8 --n_latent 3 2"
 CONFIGURATIONS = {
     "adam": "",
@@ -112,7 +111,15 @@ def outcome(folder):
     return {"weights": weights, "metrics": metrics, "result": result}
 
 
-def kill_often(flags, kills, folder, rng):
+def kill(process, number, run, output):
+    """Sends the signal and waits for the end. Raises Mismatch where it crashes in place of ending at SIGTERM."""
+    os.kill(process, number)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if code < 0 and code != -number:
+        raise Mismatch(f"{run} ended with {code} at {number.name}: {output.read_text()[-2000:]}")
+
+
+def kill_often(flags, kills, folder, rng, number=signal.SIGKILL):
     """Kills runs with these flags so many times in all, and goes on to the end. Returns {phase: kills}.
 
     Raises Mismatch where one does not end as the run left in peace.
@@ -120,18 +127,18 @@ def kill_often(flags, kills, folder, rng):
     output, counts, began = folder / "output", dict.fromkeys(PHASES, 0), time.monotonic()
     finish(start([*flags, "--run_dir", str(folder / "quiet")], output), folder / "quiet", output)
     longest, expected = time.monotonic() - began, outcome(folder / "quiet")
-    number, done = 0, 0
-    while done < kills:
-        number += 1
-        run = folder / f"killed{number}"
+    done = 0
+    for index in itertools.count():
+        if done >= kills:
+            return counts
+        run = folder / f"killed{index}"
         while not (run / "test_llh.json").exists():
             process = start(next_flags(flags, run), output)
             deadline = time.monotonic() + rng.uniform(0, longest)
             while done < kills and time.monotonic() < deadline and os.waitid(os.P_PID, process, END) is None:
                 time.sleep(0.005)
             if done < kills and os.waitid(os.P_PID, process, END) is None:
-                os.kill(process, signal.SIGKILL)
-                os.waitpid(process, 0)
+                kill(process, number, run, output)
                 counts[phase_of(run, output)] += 1
                 done += 1
             else:
@@ -139,7 +146,6 @@ def kill_often(flags, kills, folder, rng):
         for name, value in outcome(run).items():
             if value != expected[name]:
                 raise Mismatch(f"{run} has other {name} than the run left in peace")
-    return counts
 
 
 END = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -150,6 +156,8 @@ def work():
     parser.add_argument("--kills", type=int, default=20, help="of each configuration (20)")
     parser.add_argument("--only", choices=CONFIGURATIONS, help="one configuration")
     parser.add_argument("--seed", type=int, default=0, help="of the instants (0)")
+    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL", help="that is sent (KILL)")
+    parser.add_argument("--jit", choices=("off", "on"), default="off", help="whether XLA compiles (off)")
     options = parser.parse_args()
     print("| configuration | " + " | ".join(PHASES) + " | ended the same |")
     print("| --- |" + " --- |" * (len(PHASES) + 1), flush=True)
@@ -160,7 +168,10 @@ def work():
             with tempfile.TemporaryDirectory() as folder:
                 rng = random.Random(f"{options.seed} {name}")
                 try:
-                    counts = kill_often(f"{COMMON} {flags}".split(), options.kills, pathlib.Path(folder), rng)
+                    counts = kill_often(
+                        f"{COMMON} --jit {options.jit} {flags}".split(), options.kills, pathlib.Path(folder), rng,
+                        signal.Signals[f"SIG{options.signal}"],
+                    )  # fmt: skip
                 except Mismatch as error:
                     failed = True
                     print(f"| {name} | {error} |", flush=True)

@@ -1,7 +1,8 @@
 """python -m tests.kills: kills runs at random instants, resumes them, and compares what they end with.
 
-With SIGKILL; or by --signal TERM, at which a run saves and ends by itself, and may end in no other way. Each run is compared with one that was left in peace: weights and metrics.csv bit for bit but for the seconds, and
-test_llh.json. Prints a Markdown table: a row for each configuration, and how many kills fell where.
+With SIGKILL; or by --signal TERM, at which a run saves and ends by itself, and must not crash. Each run is compared
+with one that was left in peace: weights and metrics.csv bit for bit but for the seconds, and test_llh.json. Prints a
+Markdown table: a row for each configuration, and how many kills fell where.
 """
 
 import argparse

@@ -177,6 +177,7 @@ RUNS = [
           "tables::a_run_that_cannot_be_opened_costs_no_other"),
     fault("short evaluations repeated for ever", "experiment/commands.py", "{_in_full(run, config)}", "",
           "tables::the_commands_go_on_with_what_is_there"),
-    fault("the data's folder left out of what to go on with", "experiment/program.py", "{\"preset\", \"start_from\"}",
-          "{\"preset\", \"start_from\", \"data_dir\"}", "command_line::what_to_go_on_with_names_the_data_s_folder_and_the_gpu"),
+    fault("the data's folder left out of what to go on with", "experiment/program.py", '{"preset", "start_from"}',
+          '{"preset", "start_from", "data_dir"}',
+          "command_line::what_to_go_on_with_names_the_data_s_folder_and_the_gpu"),
 ]

@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import os
 
 from data import own
+from data.catalogue import DATASETS
 from experiment import run_folder
 from experiment.errors import UsageError
 from experiment.presets import PRESETS, settings_beside
@@ -97,9 +99,13 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
 
 
 def _given(parser, argv):
-    """{flag: value} of those given; a folder of data is the same with and without a / at its end."""
+    """{flag: value} of those given. A path of data that is there is made absolute: another way to write it, or another
+    folder to write it in, makes no other experiment.
+    """
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(parser.parse_args(argv)).items()}
-    return given | ({"dataset": given["dataset"].rstrip("/") or "/"} if "dataset" in given else {})
+    if (path := given.get("dataset", Config.dataset)) not in DATASETS and os.path.exists(path):
+        given["dataset"] = os.path.abspath(path)
+    return given
 
 
 def _beside_preset(given, defaults):
@@ -174,4 +180,5 @@ def parse_call_flags(argv=None, description=None, same=(), **flags):
         groups["call"].add_argument(f"--{name}", action="store_true", help=help)
     given = _given(parser, argv)
     own = {name: given.pop(name, False) for name in flags}
-    return Config(**given).resolved(), own
+    # one image may be all that there is to look at: no batch is trained on
+    return Config(**{"batch_size": 1} | given).resolved(), own

@@ -1,5 +1,7 @@
 """What all figures share: a backend without a screen, colours, and how a figure is saved."""
 
+import re
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -21,14 +23,26 @@ TRAIN_COLOUR, TEST_COLOUR = LINE_COLOURS[:2]
 
 
 def panels(n, most_columns, width, height, **how):
-    """A figure of n panels, each so many inches wide and high, in rows of at most `most_columns`: (figure, axes)."""
+    """A figure of n panels, each so many inches wide and high, in rows of at most `most_columns`: (figure, axes). One
+    alone is wider, so that there is room for what is written beside it.
+    """
     columns = min(most_columns, max(1, n))
     rows = -(-max(1, n) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained",
-                                squeeze=False, **how)  # fmt: skip
+    size = max(width * columns, 6.5), max(height * rows, 3.4)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **how)
     for axis in axes.ravel()[n:]:
         axis.set_axis_off()
     return figure, axes.ravel()[:n]
+
+
+def wrapped(name, width):
+    """The name of a run in lines of at most `width` characters where it can be: parted after hyphens."""
+    lines = [""]
+    for part in re.findall("[^-/]+[-/]*", name):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def line(number):

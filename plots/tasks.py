@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plots.style import LABEL_COLOURS, LINE_COLOURS, line, panels, plt, save, save_animation, show_images
+from plots.style import LABEL_COLOURS, LINE_COLOURS, line, panels, plt, save, save_animation, show_images, wrapped
 from utils import read_csv
 
 
@@ -122,7 +122,7 @@ def activity_histograms(activities, threshold, path):
         labels = [f"z{i}" for i in range(1, len(layers) + 1)]
         axis.hist(shown, bins, stacked=True, color=LINE_COLOURS[: len(layers)], label=labels)
         axis.axvline(np.log10(threshold), color=LABEL_COLOURS[-1], lw=1, ls="--")
-        axis.set_title(name, fontsize=9)
+        axis.set_title(wrapped(name, 55), fontsize=9)
         axis.tick_params(labelbottom=True)
         axis.legend(fontsize=8)
     figure.supxlabel(f"log10 of the activity (dashed: the threshold {threshold:g}; at -8: what is below)")
@@ -142,7 +142,7 @@ def units_while_training(groups, path):
     for axis, (title, curves) in zip(axes, shown.items()):
         widths = np.linspace(6, 1.2, max(2, len(curves)))  # runs of one beginning agree for long, and are nested here
         for number, (name, (epochs, units)) in enumerate(curves.items()):
-            axis.plot(epochs, units, **line(number), lw=widths[number], label=name)
+            axis.plot(epochs, units, **line(number), lw=widths[number], label=wrapped(name, 45))
         axis.set(title=title, xlabel="epochs", xscale="symlog", xlim=(0, None))
         axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # every curve begins high and falls: room for the legend above it
         axis.grid(alpha=0.3)

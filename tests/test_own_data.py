@@ -1,17 +1,18 @@
 """A user's own data: what is read, what is refused, and a run on a folder of pictures from flags to log p(x)."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from data import DataError, arrays, load, own, read_images
-from experiment import cells, command_line, load_run, run_folder
+from experiment import cells, command_line, load_run, run_folder, session, survey
 from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.settings import Config
-from tasks import task04, task05
+from tasks import task04, task05, task06
 from tests.test_seams import SIZES, only_folder, pictures, run_main
 from training.images import as_tensor
 
@@ -58,7 +59,7 @@ def run_task(task, *flags):
     return command_line(task.work, task.__doc__, [*map(str, flags)], task.DEFAULTS, task.FIXED)
 
 
-def test_a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded(folder, results, capfd):
+def test_a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded(folder, results, monkeypatch, capfd):
     flags = ["--preset", "quick", *SIZES, "--batch_size", 10, "--learning_rate", 0.05, "--ema", 0]
     assert run_task(task04, "--dataset", f"{folder}/", *flags) == 0, capfd.readouterr().err
     run = only_folder(results)
@@ -86,6 +87,15 @@ def test_a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded(folder, re
     assert trained.reconstruct(images > 127, labels).shape == (6, *SHAPE)
     assert trained.sample(2, [0, 2]).shape == (2, *SHAPE)
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a figure without room for the long name of its one run
+        assert survey(task06.work, "", ["--dataset", str(folder), "--gpu", "-1"], same=("dataset",)) == 0
+    assert (results / "task06" / "my-shapes" / "active_units.csv").exists()
+    plain = ["--preset", "quick", *SIZES, "--batch_size", 10, "--epochs", 1, "--run_dir", results / "plain"]
+    with monkeypatch.context() as patch:
+        patch.setattr(session.Session, "draw", lambda self: None)
+        assert run_main("--dataset", folder, *plain) == 0  # as a model that is given no labels
+
     again = ["--eval_only", "--run_dir", run]
     capfd.readouterr()
     assert run_task(task05, *again) == 2  # the run there is not what task 5 is about
@@ -98,6 +108,14 @@ def test_a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded(folder, re
     error = capfd.readouterr().err
     assert "my shapes is not what the run began with: n_train 180" not in error and "n_test 19, not 20" in error
     assert error.count("\n") == 1
+
+
+def test_a_path_is_the_same_however_it_is_written(folder, results, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    ways = str(folder), f"{folder.name}/", f"./x/../{folder.name}"
+    (folder.parent / "x").mkdir()
+    configs = [parse_flags(["--dataset", way, "--preset", "quick"])[0] for way in ways]
+    assert configs[0] == configs[1] == configs[2] and configs[0].dataset == str(folder)
 
 
 def test_the_last_tenth_has_its_share_of_every_class(folder):

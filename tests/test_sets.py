@@ -1,7 +1,10 @@
 """The other published data sets, from small files in their formats."""
 
+import functools
 import gzip
+import http.server
 import io
+import threading
 import zipfile
 from pathlib import Path
 
@@ -209,6 +212,44 @@ def test_other_bytes_in_a_compressed_file_are_one_line_wherever_they_are(name, f
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1
     assert refused > 30  # a file's date, say, may be any
+
+
+@pytest.fixture
+def web(tmp_path):
+    """(the folder that a server on this machine publishes, its address)."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    folder = tmp_path / "published"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def test_files_come_as_they_are_published(web, bits, drawings, any_sum, monkeypatch):
+    """By tensorflow-datasets' downloader, from the address and by the names that each module has."""
+    folder, url = web
+    write_amat(folder, bits)
+    for part, inks in zip(omniglot.FILES, (drawings[:4], drawings[4:])):
+        with zipfile.ZipFile(folder / f"{part}.zip", "w") as archive:
+            for number, ink in enumerate(inks):
+                archive.writestr(f"{part}/{number}.png", png(ink))
+    silhouettes = {f"{split}_{what}": np.ones((2, n), np.uint8) for split in ("train", "test")
+                   for what, n in (("data", 784), ("labels", 1))}  # fmt: skip
+    scipy.io.savemat(folder / caltech101_silhouettes.FILE, silhouettes)
+    for module in (binarized_mnist, omniglot, caltech101_silhouettes):
+        name = caltech101_silhouettes.FILE if module is caltech101_silhouettes else ""
+        assert module.URL.startswith("http") and module.URL.endswith(name or "/")
+        monkeypatch.setattr(module, "URL", url + name)
+        from_folder, from_web = module.from_folder(folder), module.from_web(module.NAME)
+        assert from_folder.keys() == from_web.keys()
+        for part, array in from_folder.items():
+            np.testing.assert_array_equal(from_web[part], array)
 
 
 class Touches:

@@ -83,7 +83,7 @@ RUNS = [
     fault("time before a checkpoint forgotten", "training/checkpoints.py", "seconds=self.seconds, settings",
           "settings", "training::a_checkpoint_has_the_seconds_so_far_and_a_full_disk_is_an_error_of_files"),
     fault("a full disk while a beginning is saved", "training/checkpoints.py",
-          "with self._errors_of_files():\n            self.checkpoint.write",
+          "with errors_of_files(self.folder):\n            self.checkpoint.write",
           "if True:\n            self.checkpoint.write",
           "training::a_checkpoint_has_the_seconds_so_far_and_a_full_disk_is_an_error_of_files"),
     fault("all samples followed in spite of --backward_samples", "training/loop.py",

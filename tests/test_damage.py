@@ -189,15 +189,16 @@ def test_a_checkpoint_cut_short_are_passed_over_for_the_one_before(copied, capfd
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("where", ["checkpoint", "metrics.csv", "model.weights.h5", "test_llh.json"])
+@pytest.mark.parametrize("where", ["checkpoint", "tensorboard", "metrics.csv", "model.weights.h5", "test_llh.json"])
 def test_a_full_disk_is_one_line_and_what_was_there_stays(where, copied, monkeypatch, capfd):
     (copied / "model.weights.h5").unlink()
     for path in (copied / "checkpoints").glob("ckpt-4.*"):
         path.unlink()
     full = OSError(28, "No space left on device")
-    if where == "checkpoint":
-        error = tf.errors.ResourceExhaustedError(None, None, "checkpoints; No space left on device")
-        monkeypatch.setattr("tensorflow.train.CheckpointManager.save", lambda *_, **__: (_ for _ in ()).throw(error))
+    if where in ("checkpoint", "tensorboard"):
+        error = tf.errors.ResourceExhaustedError(None, None, "{{node X}} file; No space left on device [Op:X]")
+        function = "train.CheckpointManager.save" if where == "checkpoint" else "summary.scalar"
+        monkeypatch.setattr(f"tensorflow.{function}", lambda *_, **__: (_ for _ in ()).throw(error))
     else:
         replace = os.replace
 
@@ -209,7 +210,7 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(where, copied, monkeyp
         monkeypatch.setattr("utils.os.replace", fails)
     assert in_process("--resume", "--run_dir", copied) == 2
     out, err = capfd.readouterr()
-    assert "No space left on device" in err and err.count("\n") == 2, err
+    assert "No space left on device" in err and err.count("\n") == 2 and "Op:" not in err and "{{" not in err, err
     assert ("test log likelihood (k=20): " in out) == (where == "test_llh.json")
     assert not list(copied.rglob(".writing-*"))
     flag = "--eval_only" if where == "test_llh.json" else "--resume"

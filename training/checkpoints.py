@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import functools
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -14,6 +15,16 @@ import tensorflow as tf
 
 class CheckpointError(Exception):
     """No checkpoint could be used; the message is one line."""
+
+
+@contextlib.contextmanager
+def errors_of_files(path):
+    """Within, what TensorFlow raises where nothing can be written, as on a full disk, becomes an OSError."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = re.sub(r"\{\{.*?\}\} | \[Op:.*?\]", "", error.message.splitlines()[0])  # the names of operations
+        raise OSError(None, reason, str(path)) from error
 
 
 class _Text(tf.Module):
@@ -62,7 +73,7 @@ class Checkpoints:
         """Saves at the present step. Weights that are not finite are not saved: False is returned, and nothing kept."""
         if not all(np.isfinite(v.numpy()).all() for v in self.model.trainable_variables):
             return False
-        with self._errors_of_files():
+        with errors_of_files(self.folder):
             self.manager.save(checkpoint_number=self.step)
         self.last_good = str(self.folder / f"ckpt-{self.step}")  # not by the name that _plain gives the folder
         return True
@@ -70,17 +81,9 @@ class Checkpoints:
     def save_beginning(self, path):
         """Saves at the present step, under `path`, for other runs with this beginning."""
         self.settings.text = self.beginning
-        with self._errors_of_files():
+        with errors_of_files(self.folder):
             self.checkpoint.write(str(path))
         self.settings.text = self.expected
-
-    @contextlib.contextmanager
-    def _errors_of_files(self):
-        """Within, what TensorFlow raises where nothing can be written, as on a full disk, becomes an OSError."""
-        try:
-            yield
-        except tf.errors.OpError as error:
-            raise OSError(None, error.message.splitlines()[0], str(self.folder)) from error
 
     def start_from(self, path):
         """Restores what save_beginning saved. Raises CheckpointError."""

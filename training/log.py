@@ -5,6 +5,7 @@ import csv
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
+from training.checkpoints import errors_of_files
 from utils import read_csv, whole_file
 
 
@@ -18,16 +19,15 @@ class Log:
     """
 
     def __init__(self, run, step, settings):
-        self.path = run.metrics
+        self.path, self.folder = run.metrics, run.tensorboard
         self.rows = []
         if step and self.path.exists():
             self.rows = [row for row in read_csv(self.path) if int(row["step"]) <= step]
-        self.writers = {name: tf.summary.create_file_writer(str(run.tensorboard / name)) for name in ("train", "test")}
-        with self.writers["test"].as_default():
-            simple = {
-                name: value if isinstance(value, (int, float)) else str(value) for name, value in settings.items()
-            }
-            hparams.hparams(simple, trial_id=run.path.name)
+        simple = {name: value if isinstance(value, (int, float)) else str(value) for name, value in settings.items()}
+        with errors_of_files(self.folder):
+            self.writers = {name: tf.summary.create_file_writer(str(self.folder / name)) for name in ("train", "test")}
+            with self.writers["test"].as_default():
+                hparams.hparams(simple, trial_id=run.path.name)
 
     def has(self, step):
         return any(int(row["step"]) == step for row in self.rows[-2:])
@@ -48,16 +48,19 @@ class Log:
             if split not in self.writers:
                 split, tag = "train", name
             if name not in ("epoch", "step"):
-                with self.writers[split].as_default(step=row["step"]):
-                    tf.summary.scalar(tag, value)
+                self._write(split, row["step"], tf.summary.scalar, tag, value)
         self._flush()
 
     def add_picture(self, step, picture):
         """A picture [height, width] in [0, 1] of images from the prior, after so many steps; ink on paper."""
-        with self.writers["test"].as_default(step=step):
-            tf.summary.image("prior means", 1.0 - picture[tf.newaxis, ..., tf.newaxis])
+        self._write("test", step, tf.summary.image, "prior means", 1.0 - picture[tf.newaxis, ..., tf.newaxis])
         self._flush()
+
+    def _write(self, split, step, kind, tag, value):
+        with errors_of_files(self.folder), self.writers[split].as_default(step=step):
+            kind(tag, value)
 
     def _flush(self):
         for writer in self.writers.values():
-            writer.flush()
+            with errors_of_files(self.folder):
+                writer.flush()

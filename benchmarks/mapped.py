@@ -1,7 +1,8 @@
 """Training on many images: the time of a step where they are read and where they are mapped, and the memory it needs.
 
-python -m benchmarks.mapped: writes random images to a temporary .npy file, and steps on both in turn, with Adam: batches
-of 100 with k = 5, as --preset quick has them, and of 20 with k = 1. What is mapped has been written just before, so the system has it in memory.
+python -m benchmarks.mapped: writes random images to a temporary .npy file, and steps on both in turn, with Adam:
+batches of 100 with k = 5, as --preset quick has them, and of 20 with k = 1. What is mapped has been written just
+before, so the system has it in memory.
 """
 
 import argparse

@@ -7,6 +7,7 @@ import statistics
 from data.catalogue import DATASETS
 from experiment import run_folder
 from experiment.cells import (
+    EPOCHS_OF_SETS,
     ESTIMATORS,
     GROWTH,
     KS,
@@ -22,7 +23,7 @@ from experiment.cells import (
     means,
 )
 from experiment.errors import left_out
-from experiment.presets import PRESETS
+from experiment.presets import IN_EPOCHS, PRESETS
 from experiment.run_folder import Run
 from experiment.settings import Config
 from utils import read_csv, whole_file
@@ -132,7 +133,7 @@ def sets(results):
     """results/README.md's table of all data sets as Markdown: a row for each and each number of layers."""
     columns = {"IWAE and VAE, k = 1": ("iwae_elbo", 1), "VAE, k = 50": ("vae_elbo", 50),
                "IWAE, k = 50": ("iwae_elbo", 50)}  # fmt: skip
-    runs = grouped(results, cell_of_set, presets=("fast",))
+    runs = grouped(results, cell_of_set, presets=("fast",), but=("epochs", *IN_EPOCHS))
     lines = ["| test log likelihood, nats | " + " | ".join(columns) + " |", "| --- | --- | --- | --- |"]
     for name, layers in ((name, layers) for name in DATASETS for layers in (1, 2)):
         cells = []
@@ -141,7 +142,8 @@ def sets(results):
             mean = found and statistics.mean(run.llh["test_llh"] for run in found)
             value = f"[{mean:.2f}]({found[0].folder})" if found else "not measured yet"
             cells.append(value + (f" ({paper:.2f})" if paper else ""))
-        lines.append(f"| `{name}`, {layers} layer{'s' * (layers > 1)} | " + " | ".join(cells) + " |")
+        epochs = f", {EPOCHS_OF_SETS[name]} epochs" if name in EPOCHS_OF_SETS else ""
+        lines.append(f"| `{name}`, {layers} layer{'s' * (layers > 1)}{epochs} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -24,8 +24,9 @@ from experiment.cells import (
     results_in,
 )
 from experiment.commands import commands_for
+from experiment.errors import UsageError, left_out
 from experiment.markdown import annealed, estimators, every_run, rewrite, sets, summary, tables, with_vae_at_one
-from experiment.run_folder import ROOT, load_config
+from experiment.run_folder import ROOT
 from utils import whole_file
 
 README, TASKS = ROOT / "README.md", ROOT / "tasks" / "README.md"
@@ -102,7 +103,11 @@ def measure_again(sessions):
         session.config = dataclasses.replace(
             session.config, eval_samples=record["n_samples"], eval_images=record["n_images"]
         )
-        value = session.measure().test_llh
+        try:
+            value = session.measure().test_llh
+        except UsageError as error:  # no number
+            left_out(name, error)
+            continue
         print(f"{name}: {value:.3f}, recorded {record['test_llh']:.3f}: {value - record['test_llh']:+.3f} nats")
 
 
@@ -131,8 +136,8 @@ def work(settings, sessions, measure, commands=False):
         with whole_file(folder / "recipe" / "comparisons.md") as temporary:
             temporary.write_text(recipe_table(runs) + "\n" + variations_table(variations(), results))
         curves = {k: {} for k in sorted({result.config.n_samples for result in runs})}
-        for path in sorted(folder.glob("recipe/*/metrics.csv")):
-            curves[load_config(path.parent).n_samples][path.parent.name] = path
+        for result in sorted(runs, key=lambda result: result.folder):
+            curves[result.config.n_samples][result.folder.split("/")[1]] = folder / result.folder / "metrics.csv"
         bounds_against_time(curves, folder / "recipe" / "comparisons.png")
     print(
         f"README.md, results/README.md, tasks/README.md and results/comparison.png are rebuilt from {len(results)} runs"

@@ -70,4 +70,4 @@ if __name__ == "__main__":
             seconds = step_times(path, flags.turns, batch_size, n_samples)
             read, mapped = (1000 * np.median(seconds[name]) for name in ("read", "mapped"))
             print(f"batch {batch_size}, k={n_samples}: read {read:.2f} ms, mapped {mapped:.2f} ms, {mapped / read:.2f}")
-    print(f"memory, with both of them in it: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2:.2f} GB")
+    print(f"memory, with both of them in it: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB")

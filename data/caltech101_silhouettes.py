@@ -39,7 +39,7 @@ def from_web(name):
 def _read(path):
     from scipy.io import loadmat
 
-    with reading(path, "that file"):
+    with reading(path, "the published split 1"):
         arrays = loadmat(path)
         parts = {}
         for split in ("train", "test"):

@@ -102,7 +102,7 @@ def make_true_posterior(model, binary=True):
             if grid.border_mass > BORDER_MASS:
                 box = box + [[-0.25], [0.25]] * (box[1] - box[0])  # each side moves out by a quarter of the width
             elif n < MOST_POINTS and not _is_resolved(grid, axes, log_joint, log_q):
-                n *= 2
+                n = min(2 * n, MOST_POINTS)
             else:
                 return grid
 

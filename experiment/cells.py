@@ -39,10 +39,7 @@ SECTIONS = {  # title -> (objective, layers, conditional) of its rows; each with
 }
 KS = (1, 5, 50)
 SEEDS = (0, 1, 2)  # of each cell of README's table
-TABLE = (
-    "long",
-    "fast",
-)  # presets of README's table, the preferred first: a cell shows the first that it is trained with
+TABLE = ("long", "fast")  # presets of README's table; a cell shows the first of them that it is trained with
 # (name, objective, hyperparameters, published at k = 64, with its spread over runs, by Rainforth et al., 1802.04537)
 ESTIMATORS = [
     ("VAE", "vae_elbo", {}, ""),
@@ -86,7 +83,10 @@ def results_in(folders):
     for folder in sorted(folders):
         run, name = Run(folder, lock=False), f"{folder.parent.name}/{folder.name}"
         try:
-            results.append(Result(name, load_config(folder), run.recorded(), run.trained()))
+            result = Result(name, load_config(folder), run.recorded(), run.trained())
+            if result.llh is None or result.training is None:
+                raise UsageError(f"{folder} has no {run.test_llh.name} and {run.training.name}")
+            results.append(result)
         except UsageError as error:
             left_out(name, error)
     return results
@@ -120,7 +120,9 @@ def cell_of(config):
 
 
 def cell_of_set(config):
-    """(data set, objective, layers, k) of a model that is, but for its data, one of the published tables; or None."""
+    """(data set, objective, layers, k) of a model that is, but for its data, one of the published tables, and that has
+    been trained for the epochs of the table of data sets; or None.
+    """
     entry, epochs = DATASETS.get(config.dataset), EPOCHS_OF_SETS.get(config.dataset, PRESETS["fast"]["epochs"])
     if entry is None or config.binarise != entry.binarise or config.epochs != epochs:
         return None

@@ -9,9 +9,9 @@ from data.catalogue import DATASETS
 from experiment import run_folder
 from experiment.errors import UsageError
 from experiment.presets import PRESETS, settings_beside
-from experiment.rules import check_value, choices_of
+from experiment.rules import GROUPS, check_value, choices_of
 from experiment.run_folder import load_config
-from experiment.settings import CALL, EVALUATION, GROUPS, Config, flag_fields
+from experiment.settings import CALL, EVALUATION, Config, flag_fields
 from models.catalogue import OBJECTIVES
 
 
@@ -180,5 +180,5 @@ def parse_call_flags(argv=None, description=None, same=(), **flags):
         groups["call"].add_argument(f"--{name}", action="store_true", help=help)
     given = _given(parser, argv)
     own = {name: given.pop(name, False) for name in flags}
-    # one image may be all that there is to look at: no batch is trained on
+    # nothing is trained: few images must not be refused for the usual batch
     return Config(**{"batch_size": 1} | given).resolved(), own

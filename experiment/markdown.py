@@ -4,6 +4,7 @@ import dataclasses
 import math
 import statistics
 
+from data import own
 from data.catalogue import DATASETS
 from experiment import run_folder
 from experiment.cells import (
@@ -23,7 +24,7 @@ from experiment.cells import (
     means,
 )
 from experiment.errors import left_out
-from experiment.presets import IN_EPOCHS, PRESETS
+from experiment.presets import PRESETS
 from experiment.run_folder import Run
 from experiment.settings import Config
 from utils import read_csv, whole_file
@@ -133,7 +134,7 @@ def sets(results):
     """results/README.md's table of all data sets as Markdown: a row for each and each number of layers."""
     columns = {"IWAE and VAE, k = 1": ("iwae_elbo", 1), "VAE, k = 50": ("vae_elbo", 50),
                "IWAE, k = 50": ("iwae_elbo", 50)}  # fmt: skip
-    runs = grouped(results, cell_of_set, presets=("fast",), but=("epochs", *IN_EPOCHS))
+    runs = grouped(results, cell_of_set, presets=("fast",), but=("epochs",))
     lines = ["| test log likelihood, nats | " + " | ".join(columns) + " |", "| --- | --- | --- | --- |"]
     for name, layers in ((name, layers) for name in DATASETS for layers in (1, 2)):
         cells = []
@@ -158,7 +159,9 @@ def every_run(results):
         error = "" if llh["standard_error"] is None else f" ± {llh['standard_error']:.2f}"
         mc_error = "" if llh["mc_error"] is None else f"{llh['mc_error']:.3f}"
         images = f"{llh['n_images']}" + " held out" * bool(config.held_out)
-        images += f" of {config.dataset}" * (config.dataset != Config.dataset)
+        images += f" of {own.name_of(config.dataset) if config.own_data else config.dataset}" * (
+            config.dataset != Config.dataset
+        )
         lines.append(
             f"| [{name}]({name}) | {llh['test_llh']:.2f}{error} | {mc_error}"
             f" | {_pareto_k(llh)} | {llh['n_samples']} | {images} | {'+'.join(map(str, llh['active_units']))}"

@@ -18,8 +18,9 @@ from data import DataError
 from experiment import run_folder
 from experiment.errors import UsageError, left_out
 from experiment.flags import as_words, parse_call_flags, parse_flags
+from experiment.opening import open_folder
 from experiment.run_folder import Run, load_config
-from experiment.session import Session, open_folder
+from experiment.session import Session
 from experiment.settings import CALL, EVALUATION, flag_fields
 from experiment.startup import start_tensorflow
 
@@ -114,10 +115,11 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
     def open_session(folder):
         call = {name: getattr(settings, name) for name in (CALL | EVALUATION) - {"preset"}} | {"run_dir": str(folder)}
         try:
-            config = dataclasses.replace(load_config(folder), **call).resolved()
-            session = Session(config, Run(folder), eval_only=True)
+            config, run = dataclasses.replace(load_config(folder), **call).resolved(), Run(folder)
+            run.recorded()
+            run.check_metrics()
+            session = Session(config, run, eval_only=True)
             session.load_weights()
-            session.run.check_metrics()
         except (UsageError, DataError) as error:
             return left_out(name_of(folder), error)
         return session
@@ -195,6 +197,7 @@ def _say_how_to_go_on(config, run):
             name, value = field.name, getattr(config, field.name)
             usual = getattr(saved, name) if name in EVALUATION else field.default
             if name in EVALUATION | CALL - {"preset", "start_from"} and value != usual:
+                value = config.n_test if value is None else value  # of --eval_images, which only saved settings narrow
                 command += [f"--{name}", ",".join(map(str, value)) if name == "gpu" else str(value)]
         print(f"go on with: {shlex.join(command)}", file=sys.stderr)
 

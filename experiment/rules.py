@@ -5,13 +5,22 @@ import dataclasses
 
 from experiment.errors import UsageError
 
+GROUPS = {  # of flags, in the order in which --help shows them
+    "run": "the run",
+    "model": "the model",
+    "objective": "the objective",
+    "data": "the data",
+    "optimisation": "the optimisation",
+    "evaluation": "the evaluation",
+    "call": "this call of the program",
+}
 TYPES = {int: "a whole number", float: "a number", str: "a text"}
 
 
 def setting(default, type, help, group, **rules):
     """A setting of Config, and with it a flag.
 
-    group: of settings.GROUPS. What lies outside "run", "evaluation" and "call" makes the trained model what it is: it
+    group: of GROUPS. What lies outside "run", "evaluation" and "call" makes the trained model what it is: it
     is fixed once a run has begun. Settings of the evaluation are saved beside it, and used again unless a flag says
     otherwise.
     rules: choices (a tuple, or a function that returns one), minimum, maximum, above, below, nargs; divides (the number

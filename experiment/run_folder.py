@@ -130,10 +130,15 @@ class Run:
             if not checkpoints:
                 raise UsageError(f"--resume: no checkpoint in {self.path}")
             self.check_metrics()
-        elif checkpoints or any(path.exists() for path in (self.weights, self.training, self.test_llh)):
+        elif checkpoints or self.is_trained():
             raise UsageError(
                 f"--run_dir: {self.path} already holds a run; --resume goes on with it, --eval_only measures it, and"
                 " another --run_dir starts anew"
+            )
+        elif left := [path.name for path in (self.weights, self.training, self.test_llh) if path.exists()]:
+            raise UsageError(
+                f"--run_dir: {self.path} has {' and '.join(left)} of another run; delete that, or give another"
+                " --run_dir"
             )
         else:
             evaluation = {name: getattr(config, name) for name in sorted(EVALUATION)}

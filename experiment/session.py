@@ -6,9 +6,10 @@ import time
 import numpy as np
 
 from data import Dataset, load
-from experiment.cluster import scratch_copy, this_worker
-from experiment.errors import UsageError
-from experiment.flags import as_words, default_path
+from experiment.cluster import this_worker
+from experiment.errors import UsageError, left_out
+from experiment.flags import default_path
+from experiment.opening import check_shares, open_folder
 from experiment.presets import PRESETS
 from experiment.run_folder import Run, load_config, provenance
 from experiment.settings import Config
@@ -18,51 +19,6 @@ from utils import evenly_spaced, save_weights, whole_file, write_csv, write_json
 PCA_IMAGES = 2000  # test images in the picture of the posterior means
 RECONSTRUCTED = 30  # test images in the picture of reconstructions
 REDRAWN_ROWS, REDRAWN_COLUMNS = 8, 12  # values of the upper layers, and draws of z1 for each
-
-
-def open_folder(config, resume=False, eval_only=False, continue_existing=False):
-    """(the run's folder, resume, eval_only). Raises UsageError.
-
-    continue_existing: finished weights in the folder are taken as they are, and a run that was stopped is resumed.
-    """
-    worker = this_worker(config.strategy)
-    if not eval_only:
-        _check_shares(config, worker.n_workers * len(config.gpu or (0,)))
-    folder = scratch_copy(config.run_dir) if worker.number else config.run_dir
-    found = Run(folder, lock=False)
-    if config.start_from and not (resume or eval_only or found.is_trained() or found.has_checkpoints()):
-        _check_beginning(config)  # before the folder is made
-    run = Run(folder)
-    if continue_existing and not (resume or eval_only) and run.config.exists():
-        saved = load_config(run.path).experiment()
-        for name, value in config.experiment().items():
-            if value != saved[name]:
-                raise UsageError(
-                    f"--run_dir: {run.path} holds a run with {name} {as_words(saved[name])}, not {as_words(value)}"
-                )
-        eval_only = run.is_trained()
-        resume = not eval_only and run.has_checkpoints()
-    run.begin(config, resume, eval_only)
-    return run, resume, eval_only
-
-
-def _check_shares(config, n_replicas):
-    """Raises UsageError unless each of so many devices gets as many images of a batch as the others."""
-    if config.batch_size % n_replicas:
-        raise UsageError(f"--batch_size: {config.batch_size} is not allowed; {n_replicas} devices must divide it")
-
-
-def _check_beginning(config):
-    """Raises UsageError unless the run in --start_from has the beginning that `config` asks for."""
-    other = Run(config.start_from, lock=False)
-    saved = load_config(other.path, "start_from").beginning()
-    for name, value in config.beginning().items():
-        if value != saved[name]:
-            raise UsageError(f"--start_from: {other.path} has {name} {as_words(saved[name])}, not {as_words(value)}")
-    if not other.beginning.with_suffix(".index").exists():
-        raise UsageError(
-            f"--start_from: {other.path} has no checkpoint after its {config.beginning_epochs} such epochs"
-        )
 
 
 class Session:
@@ -82,11 +38,12 @@ class Session:
         from training.loop import train
         from training.replicas import n_replicas
 
-        _check_shares(self.config, n_replicas())
+        check_shares(self.config, n_replicas())
         if left_out := len(self.dataset.train_images) % self.config.batch_size:
             print(f"each epoch leaves out {left_out} images, others every time, for whole batches")
         start_from = Run(self.config.start_from, lock=False) if self.config.start_from else None
         seconds = train(self.config, self.run, self.dataset, self.model, self.resume, start_from)
+        self.run.training.unlink(missing_ok=True)  # of other weights, that were damaged
         save_weights(self.model, self.run.weights)
         return seconds
 
@@ -114,13 +71,16 @@ class Session:
         """The Run of the same experiment with other settings, or None where there is none that has ended."""
         config = self._beside(**changes)
         run = Run(config.run_dir, lock=False)
-        alike = run.is_trained() and load_config(run.path).experiment() == config.experiment()
+        try:
+            alike = run.is_trained() and load_config(run.path).experiment() == config.experiment()
+        except UsageError as error:
+            return left_out(run.path, error)
         return run if alike else None
 
     def _beside(self, **changes):
         """The settings of the same experiment with changes, in the folder that they name."""
         of_this_run = dict(hyperparameters=None, start_from=None, per_image=None)
-        if self.config.first_samples == self.config.n_samples:  # it may have been cut to that
+        if changes.get("n_samples", 0) > self.config.n_samples == self.config.first_samples:  # cut, perhaps, to that
             of_this_run |= {"first_samples": PRESETS[self.config.preset].get("first_samples", Config.first_samples)}
         config = dataclasses.replace(self.config, **of_this_run | changes).resolved()
         return dataclasses.replace(config, run_dir=str(default_path(config)))

@@ -17,16 +17,6 @@ from experiment.rules import TYPES, check_value, gpus, setting
 from models.catalogue import MODELS, OBJECTIVES
 from training.stages import PAPER_EPOCHS
 
-GROUPS = {  # of flags, in the order in which --help shows them
-    "run": "the run",
-    "model": "the model",
-    "objective": "the objective",
-    "data": "the data",
-    "optimisation": "the optimisation",
-    "evaluation": "the evaluation",
-    "call": "this call of the program",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:

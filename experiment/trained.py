@@ -20,7 +20,7 @@ def load_run(folder, data_dir=None, gpu=0):
     config = dataclasses.replace(load_config(folder), data_dir=data_dir)
     run = Run(folder, lock=False)
     if not run.is_trained():
-        raise UsageError(f"load_run: training in {folder} has not ended: no model.weights.h5 and training.json")
+        raise UsageError(f"load_run: training in {folder} has not ended: it needs model.weights.h5 and training.json")
     if "tensorflow" not in sys.modules:
         start_tensorflow(gpu)
     session = Session(config, run, eval_only=True)

@@ -1,6 +1,6 @@
 """The published numbers beside this project's."""
 
-from plots.style import LINE_COLOURS, line, panels, save
+from plots.style import LINE_COLOURS, line_style, panels, save
 from utils import read_csv
 
 
@@ -37,7 +37,7 @@ def bounds_against_time(runs, path):
         for number, (name, metrics) in enumerate(curves.items()):
             rows = read_csv(metrics)[1:]
             seconds, bound = zip(*[(float(row["seconds"]), float(row["test_iwae_elbo"])) for row in rows])
-            axis.plot(seconds, bound, **line(number), label=name)
+            axis.plot(seconds, bound, **line_style(number), label=name)
         axis.set(title=f"k = {k}", xlabel="seconds of training", xscale="log")
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.grid(alpha=0.3)

@@ -45,10 +45,10 @@ def wrapped(name, width):
     return "\n".join(lines)
 
 
-def line(number):
+def line_style(number):
     """Style and colour of line `number` of a panel: all colours in turn, then again with another style."""
-    styles = LINE_STYLES[number // len(LINE_COLOURS) % len(LINE_STYLES)]
-    return dict(linestyle=styles, color=LINE_COLOURS[number % len(LINE_COLOURS)])
+    style = LINE_STYLES[number // len(LINE_COLOURS) % len(LINE_STYLES)]
+    return dict(linestyle=style, color=LINE_COLOURS[number % len(LINE_COLOURS)])
 
 
 def save(figure, path):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plots.style import LABEL_COLOURS, LINE_COLOURS, line, panels, plt, save, save_animation, show_images, wrapped
+from plots.style import LABEL_COLOURS, LINE_COLOURS, line_style, panels, plt, save, save_animation, show_images, wrapped
 from utils import read_csv
 
 
@@ -142,7 +142,7 @@ def units_while_training(groups, path):
     for axis, (title, curves) in zip(axes, shown.items()):
         widths = np.linspace(6, 1.2, max(2, len(curves)))  # runs of one beginning agree for long, and are nested here
         for number, (name, (epochs, units)) in enumerate(curves.items()):
-            axis.plot(epochs, units, **line(number), lw=widths[number], label=wrapped(name, 45))
+            axis.plot(epochs, units, **line_style(number), lw=widths[number], label=wrapped(name, 45))
         axis.set(title=title, xlabel="epochs", xscale="symlog", xlim=(0, None))
         axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # every curve begins high and falls: room for the legend above it
         axis.grid(alpha=0.3)

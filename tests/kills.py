@@ -6,7 +6,6 @@ Markdown table: a row for each configuration, and how many kills fell where.
 """
 
 import argparse
-import contextlib
 import functools
 import itertools
 import json
@@ -17,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 
 import h5py
 import matplotlib.animation  # noqa: F401  # imported once, for all the forked processes
@@ -62,13 +62,15 @@ def start(flags, output):
     """Starts main.py in a forked process, with a checkpoint after every call of a few steps. Returns its id."""
     if process := os.fork():
         return process
-    with contextlib.suppress(BaseException):  # nothing of this process may run in the copy
+    try:  # nothing of this process may run in the copy
         handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         loop.SECONDS_PER_CHECKPOINT, loop.SECONDS_PER_CALL = 0, 0.01
-        code = 1
         code = main.command_line(main.work, main.DESCRIPTION, flags)
+    except BaseException:
+        code = 1
+        traceback.print_exc()
     sys.stdout.flush()
     os._exit(code)
 
@@ -116,7 +118,7 @@ def kill(process, number, run, output):
     """Sends the signal and waits for the end. Raises Mismatch where it crashes in place of ending at SIGTERM."""
     os.kill(process, number)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    if code < 0 and code != -number:
+    if code not in (0, 130, -number):
         raise Mismatch(f"{run} ended with {code} at {number.name}: {output.read_text()[-2000:]}")
 
 

@@ -58,6 +58,7 @@ GUARDS = {
     "data/mnist_sources.py": ("data",),
     "experiment/cells.py": ("tables", "session"),
     "experiment/run_folder.py": ("flags", "session", "damage", "command_line"),
+    "experiment/opening.py": ("session", "command_line", "tasks"),
     "experiment/session.py": ("session", "plots", "trained", "command_line"),
     "experiment/trained.py": ("trained",),
     "utils.py": ("utils", "damage", "tables", "command_line"),

@@ -1,5 +1,6 @@
 """main.py as a user meets it: wrong input, interruption, evaluation, and the files it leaves."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ import pytest
 import data.mnist_sources
 import data.published
 import main
-from experiment import command_line, session
+from experiment import command_line, program, session
 from experiment.flags import parse_flags
 from experiment.run_folder import ROOT, Run, load_config
 
@@ -241,6 +242,13 @@ def test_what_to_go_on_with_asks_for_the_same_measurement(copied, capfd):
     assert stopped("--eval_only", "--run_dir", copied, *flags) == 130
     words = go_on_line(capfd.readouterr().err)[1:]
     assert sorted(words) == sorted(["--eval_only", "--run_dir", str(copied), *flags])
+
+
+def test_what_to_go_on_with_says_how_many_images_all_are_where_fewer_were_saved(copied, capfd):
+    config = dataclasses.replace(load_config(copied), eval_images=None)
+    program._say_how_to_go_on(config, Run(copied))
+    words = go_on_line(capfd.readouterr().err)
+    assert words[words.index("--eval_images") + 1] == "10000"
 
 
 def test_a_run_that_is_stopped_while_it_draws_is_resumed_and_draws(few_digits, monkeypatch, capfd):

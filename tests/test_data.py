@@ -19,6 +19,7 @@ from data import mnist_sources as sources
 from data.catalogue import DATASETS
 from data.idx import idx_bytes, read_idx
 from experiment import command_line
+from utils import evenly_spaced
 
 SHAPE = (28, 28)
 
@@ -83,6 +84,7 @@ def test_the_table_has_the_sizes_of_the_data(mnist):
 
 def test_binarised_test_images_are_the_reference_s_first_draw(mnist):
     x = mnist.binarised_test_images()
+    np.testing.assert_array_equal(mnist.binarised_test_images(333), evenly_spaced(x, 333))  # whichever are asked for
     np.random.seed(123)  # as the reference does it, through NumPy's global generator
     np.testing.assert_array_equal(x[:300], np.random.binomial(1, mnist.test_images[:300] / 255.0))
     assert x.shape == (10000, 784) and set(np.unique(x)) == {0.0, 1.0}

@@ -66,7 +66,9 @@ def test_a_sibling_with_more_samples_has_the_preset_s_first_ones(few_digits):
     for given, expected in (({}, 5), ({"n_samples": 50}, 5), ({"n_samples": 50, "first_samples": 3}, 3)):
         one = Session.__new__(Session)
         one.config = Config(**long | {"n_samples": 1} | given).resolved()
-        assert one._beside(n_samples=50).first_samples == expected
+        assert one._beside(n_samples=100).first_samples == expected
+    one.config = Config(n_samples=5, first_samples=5, preset="fast", **settings_beside("fast", {})).resolved()
+    assert one._beside(objective="dreg").first_samples == 5  # as this run, which a comparison is with
 
 
 @pytest.mark.parametrize("left", ["test_llh.json", "training.json", "model.weights.h5"])
@@ -75,7 +77,7 @@ def test_a_folder_with_what_is_left_of_another_run_is_not_begun_in(left, tmp_pat
     run = Run(tmp_path / "a")
     contents = {"test_llh.json": RECORD, "training.json": {"epochs": 4, "seconds": 1.5}, "model.weights.h5": {}}
     (run.path / left).write_text(json.dumps(contents[left]))
-    with pytest.raises(UsageError, match="already holds a run"):
+    with pytest.raises(UsageError, match=f"has {left} of another run; delete that, or"):
         run.begin(SMALL.resolved())
 
 

@@ -146,7 +146,7 @@ def test_silhouettes_are_bright_and_upright_and_labels_count_from_0(tmp_path, an
 def test_without_files_one_line_says_what_to_put_where(module, tmp_path):
     with pytest.raises(
         DataError,
-        match=rf"{module.NAME} was not found \(the web: no network.*Put \S+\.?\S* .*from http\S+.* --data_dir",
+        match=rf"{module.NAME} was not found \(the web: no network.*Put \S+ .*from http\S+.* --data_dir",
     ) as error:
         module.load()
     assert "\n" not in str(error.value)

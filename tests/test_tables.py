@@ -11,7 +11,7 @@ import tables
 from experiment import cells, markdown, run_folder, survey
 from experiment.commands import commands_for
 from experiment.flags import default_path, parse_flags
-from experiment.presets import PRESETS
+from experiment.presets import PRESETS, settings_beside
 from experiment.settings import Config
 from tests.test_tasks import run
 from utils import write_csv
@@ -127,17 +127,23 @@ def test_the_table_of_data_sets_has_each_one_s_own_runs():
         result(-88.50, "fast/a", dataset="binarized_mnist", n_samples=50),
         result(-104.00, "fast/b", dataset="omniglot", n_samples=50, stochastic_layers=2),
         result(-86.20, "fast/c", n_samples=1),
+        result(-1.0, "fast/f", n_samples=1, seed=1, **{**FAST, "beta_warmup": 0.0}),
+        result(-1.0, "fast/g", dataset="caltech101_silhouettes", n_samples=1),
+        result(
+            -146.00, "fast/h", dataset="caltech101_silhouettes", n_samples=50, **settings_beside("fast", {"epochs": 80})
+        ),
         result(-1.0, "fast/d", dataset="omniglot", n_samples=50, binarise="fixed"),
         result(-1.0, "fast/e", dataset="fashion_mnist", n_samples=50, conditional="learned_prior"),
     ]
     rows = markdown.sets(runs).splitlines()[2:]
-    assert len(rows) == 2 * 5 and sum("](fast/" in row for row in rows) == 3
+    assert len(rows) == 2 * 5 and sum("](fast/" in row for row in rows) == 4
     missing = "not measured yet"
     assert rows[0] == f"| `mnist`, 1 layer | [-86.20](fast/c) | {missing} | {missing} |"
     assert rows[2] == (
         f"| `binarized_mnist`, 1 layer | {missing} (-88.71) | {missing} (-89.05) | [-88.50](fast/a) (-87.10) |"
     )
     assert rows[5] == f"| `omniglot`, 2 layers | {missing} | {missing} | [-104.00](fast/b) |"
+    assert rows[8] == f"| `caltech101_silhouettes`, 1 layer, 80 epochs | {missing} | {missing} | [-146.00](fast/h) |"
     of_omniglot = runs[1]._replace(llh=runs[1].llh | {"n_images": 8115})
     assert cells.finished([runs[1], of_omniglot]) == [of_omniglot]  # which has fewer test images
 
@@ -155,11 +161,12 @@ def save_run(folder, config, **llh):
 def test_every_run_has_a_line_whatever_it_was_measured_on(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
     one_image = dict(standard_error=None, mc_error=None, n_samples=1, n_images=1)
-    first = save_run(tmp_path / "fast/a", Config().resolved(), **one_image)  # locked, as while it is being measured
+    locked = save_run(tmp_path / "fast/a", Config().resolved(), **one_image)  # as while it is being measured
     save_run(tmp_path / "fast/b", Config(held_out=50, dataset="fashion_mnist").resolved(), n_images=50)
     save_run(tmp_path / "fast/c", Config().resolved()).training.unlink()  # killed before it was written
-    assert first.weights.exists()
-    assert markdown.every_run(cells.measured()).splitlines()[2:] == [
+    lines = markdown.every_run(cells.measured()).splitlines()
+    del locked
+    assert lines[2:] == [
         "| [fast/a](fast/a) | -90.00 |  |  | 1 | 1 | 19 | 3,280 | 2.0 |",
         "| [fast/b](fast/b) | -90.00 ± 0.25 | 0.010 |  | 5000 | 50 held out of fashion_mnist | 19 | 3,280 | 2.0 |",
     ]
@@ -167,7 +174,9 @@ def test_every_run_has_a_line_whatever_it_was_measured_on(tmp_path, monkeypatch)
 
 def test_a_run_that_cannot_be_opened_costs_no_other(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
-    broken, foreign, whole = (save_run(tmp_path / "fast" / name, Config().resolved()) for name in "abc")
+    for name in "abc":
+        save_run(tmp_path / "fast" / name, Config().resolved())
+    broken, foreign, no_metrics = (run_folder.Run(tmp_path / "fast" / name, lock=False) for name in "abc")
     broken.weights.write_text("no weights")
     foreign.config.write_text(foreign.config.read_text().replace('"iwae_elbo"', '"vr_max"'))
     opened = {}
@@ -175,11 +184,12 @@ def test_a_run_that_cannot_be_opened_costs_no_other(tmp_path, monkeypatch, capfd
     def work(settings, sessions):
         opened.update({name: open_session() for name, open_session in sessions})
 
-    whole.metrics.write_text("no rows")
+    no_metrics.metrics.write_text("no rows")
     assert survey(work, "", ["--gpu", "-1"], same=("dataset",)) == 0
     out, err = capfd.readouterr()
     assert opened == {"fast/a": None, "fast/c": None} and err.count(" is left out: ") == err.count("\n") == 3
     assert "fast/b is left out: --run_dir: " in err and "--objective: vr_max is not allowed" in err
+    assert "model.weights.h5 does not fit this model, or is damaged" in err and "metrics.csv is damaged" in err
     broken.training.write_text('{"epochs": 3}')
     assert [found.folder for found in cells.measured()] == ["fast/c"]  # the tables are rebuilt from the others
     assert "training.json has nothing as seconds" in capfd.readouterr().err

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import plots.runs
 import plots.tasks
+import training.gradients
 from experiment import command_line, survey
 from experiment.presets import settings_beside
 from experiment.run_folder import ROOT, Run
@@ -215,10 +216,11 @@ def test_tasks_run_from_anywhere_and_refuse_what_they_do_not_know(name, tmp_path
     assert process.returncode == 0 and "--eval_samples" in process.stdout
 
 
-def test_gradient_moments_are_those_of_many_gradients(digits):
+def test_gradient_moments_are_those_of_many_gradients(digits, monkeypatch):
     config = Config(n_hidden=(8,), n_latent=(3,), n_samples=4, batch_size=5, epochs=1, jit="off").resolved()
     model, x = build_model(config, digits.pixel_means), (digits.train_images[:5] > 127).astype(np.float32)
     y = np.zeros((5, 0), np.float32)
+    monkeypatch.setattr(training.gradients, "SAMPLES_PER_CALL", 16)  # four draws a call, and a last one of two
     moments = make_gradient_moments(config, model)
     found, others = moments(x, y, 10, first=3), moments(x, y, 10, first=13)
     gradients = tf.function(make_gradients(config, model))

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from training.steps import make_gradients
 
-DRAWS_PER_CALL = 20  # in one compiled call; Ctrl-C is answered between calls
+SAMPLES_PER_CALL = 2000  # of each image, in one compiled call; Ctrl-C is answered between calls
 
 
 class GradientMoments(NamedTuple):
@@ -46,7 +46,7 @@ def make_gradient_moments(config, model):
     x [batch_size, n_pixels] in {0, 1}; y [batch_size, n_context]. Draws are numbered from `first`: others have other
     noise.
     """
-    gradients = make_gradients(config, model)
+    gradients, draws_per_call = make_gradients(config, model), max(1, SAMPLES_PER_CALL // config.n_samples)
     of_q = {id(variable) for variable in model.q_variables}
     is_q = [id(variable) in of_q for variable in model.trainable_variables]
 
@@ -61,8 +61,8 @@ def make_gradient_moments(config, model):
     def moments(x, y, n_draws, first=0):
         x, y = tf.constant(x), tf.constant(y)
         found = [[tf.zeros(v.shape) for v in model.trainable_variables] for _ in ("total", "squares")]
-        for begin in range(first, first + n_draws, DRAWS_PER_CALL):
-            end = min(begin + DRAWS_PER_CALL, first + n_draws)
+        for begin in range(first, first + n_draws, draws_per_call):
+            end = min(begin + draws_per_call, first + n_draws)
             found = go_on(x, y, tf.constant(begin), tf.constant(end), *found)  # compiled at the first call
             found[0][0].numpy()  # waits for it, so that a signal is answered before the next call
         return {"encoder": _moments(found, is_q, n_draws), "decoder": _moments(found, [not q for q in is_q], n_draws)}

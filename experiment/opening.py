@@ -1,0 +1,51 @@
+"""How a run's folder is opened: for a new run, to go on with one, or to measure it."""
+
+from experiment.cluster import scratch_copy, this_worker
+from experiment.errors import UsageError
+from experiment.flags import as_words
+from experiment.run_folder import Run, load_config
+
+
+def open_folder(config, resume=False, eval_only=False, continue_existing=False):
+    """(the run's folder, resume, eval_only). Raises UsageError.
+
+    continue_existing: finished weights in the folder are taken as they are, and a run that was stopped is resumed.
+    """
+    worker = this_worker(config.strategy)
+    if not eval_only:
+        check_shares(config, worker.n_workers * len(config.gpu or (0,)))
+    folder = scratch_copy(config.run_dir) if worker.number else config.run_dir
+    found = Run(folder, lock=False)
+    if config.start_from and not (resume or eval_only or found.is_trained() or found.has_checkpoints()):
+        _check_beginning(config)  # before the folder is made
+    run = Run(folder)
+    if continue_existing and not (resume or eval_only) and run.config.exists():
+        saved = load_config(run.path).experiment()
+        for name, value in config.experiment().items():
+            if value != saved[name]:
+                raise UsageError(
+                    f"--run_dir: {run.path} holds a run with {name} {as_words(saved[name])}, not {as_words(value)}"
+                )
+        eval_only = run.is_trained()
+        resume = not eval_only and run.has_checkpoints()
+    run.begin(config, resume, eval_only)
+    return run, resume, eval_only
+
+
+def check_shares(config, n_replicas):
+    """Raises UsageError unless each of so many devices gets as many images of a batch as the others."""
+    if config.batch_size % n_replicas:
+        raise UsageError(f"--batch_size: {config.batch_size} is not allowed; {n_replicas} devices must divide it")
+
+
+def _check_beginning(config):
+    """Raises UsageError unless the run in --start_from has the beginning that `config` asks for."""
+    other = Run(config.start_from, lock=False)
+    saved = load_config(other.path, "start_from").beginning()
+    for name, value in config.beginning().items():
+        if value != saved[name]:
+            raise UsageError(f"--start_from: {other.path} has {name} {as_words(saved[name])}, not {as_words(value)}")
+    if not other.beginning.with_suffix(".index").exists():
+        raise UsageError(
+            f"--start_from: {other.path} has no checkpoint after its {config.beginning_epochs} such epochs"
+        )

@@ -26,7 +26,7 @@ from experiment.cells import (
 from experiment.commands import commands_for
 from experiment.errors import UsageError, left_out
 from experiment.markdown import annealed, estimators, every_run, rewrite, sets, summary, tables, with_vae_at_one
-from experiment.run_folder import ROOT
+from experiment.run_folder import ROOT, load_config
 from utils import whole_file
 
 README, TASKS = ROOT / "README.md", ROOT / "tasks" / "README.md"
@@ -36,6 +36,17 @@ def recipe_runs():
     """The runs compared with the fast preset, tested on held-out images: [Result], best first for each k."""
     runs = results_in(path.parent for path in (run_folder.RESULTS / "recipe").glob("*/test_llh.json"))
     return sorted(runs, key=lambda run: (run.config.n_samples, -run.llh["test_llh"]))
+
+
+def recipe_curves():
+    """{k: {run: its metrics.csv}} of the recipe's runs, those included that were stopped and are not measured."""
+    curves = {}
+    for path in sorted((run_folder.RESULTS / "recipe").glob("*/metrics.csv")):
+        try:
+            curves.setdefault(load_config(path.parent).n_samples, {})[path.parent.name] = path
+        except UsageError as error:
+            left_out(path.parent, error)
+    return dict(sorted(curves.items()))
 
 
 def recipe_table(runs):
@@ -135,10 +146,7 @@ def work(settings, sessions, measure, commands=False):
     if runs := recipe_runs():
         with whole_file(folder / "recipe" / "comparisons.md") as temporary:
             temporary.write_text(recipe_table(runs) + "\n" + variations_table(variations(), results))
-        curves = {k: {} for k in sorted({result.config.n_samples for result in runs})}
-        for result in sorted(runs, key=lambda result: result.folder):
-            curves[result.config.n_samples][result.folder.split("/")[1]] = folder / result.folder / "metrics.csv"
-        bounds_against_time(curves, folder / "recipe" / "comparisons.png")
+        bounds_against_time(recipe_curves(), folder / "recipe" / "comparisons.png")
     print(
         f"README.md, results/README.md, tasks/README.md and results/comparison.png are rebuilt from {len(results)} runs"
     )

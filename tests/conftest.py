@@ -1,3 +1,7 @@
+import functools
+import http.server
+import threading
+
 import numpy as np
 import pytest
 
@@ -55,3 +59,20 @@ def no_figures(monkeypatch):
 def binary_images():
     """[6, 784] of 0 and 1."""
     return (np.random.default_rng(0).random((6, 784)) < 0.03).astype(np.float32)
+
+
+@pytest.fixture
+def web(tmp_path):
+    """(the folder that a server on this machine publishes, its address)."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    folder = tmp_path / "published"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()

@@ -1,12 +1,9 @@
 """Published data sets: their sources, their verification, their cache."""
 
-import functools
 import gzip
-import http.server
 import multiprocessing
 import pickle
 import sys
-import threading
 import time
 import zipfile
 
@@ -204,29 +201,20 @@ def test_what_is_no_idx_file_is_refused(content, tmp_path):
         read_idx(tmp_path / "file")
 
 
-def test_tfds_s_downloader_brings_the_idx_files_in_their_order(idx_folder, mnist, tmp_path, monkeypatch):
+def test_tfds_s_downloader_brings_the_idx_files_in_their_order(idx_folder, mnist, web, monkeypatch):
     """tensorflow-datasets itself, against a server on this machine that stands in for its download host."""
+    folder, url = web
     for name in sources.IDX_NAMES.values():
         raw = idx_folder / name
         packed = (idx_folder / f"{name}.gz").read_bytes() if not raw.exists() else gzip.compress(raw.read_bytes(), 1)
-        (tmp_path / f"{name}.gz").write_bytes(packed)
+        (folder / f"{name}.gz").write_bytes(packed)
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     import tensorflow_datasets as tfds
 
-    monkeypatch.setattr(tfds.builder_cls("mnist"), "URL", f"http://127.0.0.1:{server.server_port}/")
-    try:
-        found = sources.from_tfds("mnist")
-    finally:
-        server.shutdown()
-        server.server_close()
-    published.verify("mnist", source.MD5, found, "its downloads")
-    with pytest.raises(DataError, match=r"127\.0\.0\.1:\d+ cannot be reached"):  # at once, now that it is closed
+    monkeypatch.setattr(tfds.builder_cls("mnist"), "URL", url)
+    published.verify("mnist", source.MD5, sources.from_tfds("mnist"), "its downloads")
+    monkeypatch.setattr(tfds.builder_cls("mnist"), "URL", "http://127.0.0.1:9/")  # where no one listens
+    with pytest.raises(DataError, match=r"127\.0\.0\.1:9 cannot be reached"):  # at once
         sources.from_tfds("mnist")
 
 

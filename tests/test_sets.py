@@ -1,10 +1,7 @@
 """The other published data sets, from small files in their formats."""
 
-import functools
 import gzip
-import http.server
 import io
-import threading
 import zipfile
 from pathlib import Path
 
@@ -212,23 +209,6 @@ def test_other_bytes_in_a_compressed_file_are_one_line_wherever_they_are(name, f
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1
     assert refused > 30  # a file's date, say, may be any
-
-
-@pytest.fixture
-def web(tmp_path):
-    """(the folder that a server on this machine publishes, its address)."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    folder = tmp_path / "published"
-    folder.mkdir()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield folder, f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
 
 
 def test_files_come_as_they_are_published(web, bits, drawings, any_sum, monkeypatch):

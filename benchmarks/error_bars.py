@@ -1,10 +1,13 @@
 """python -m benchmarks.error_bars: whether the reported Monte Carlo error is the spread over repeated evaluations.
 
-Prints a Markdown table with a row for each model: test images measured again and again with other seeds.
+Prints a Markdown table with a row for each model: test images measured again and again with other seeds. With --cost
+it says instead what errors and Pareto k add to the time of an evaluation.
 """
 
 import argparse
 import math
+import time
+from unittest import mock
 
 import numpy as np
 
@@ -21,7 +24,12 @@ def main():
     parser.add_argument("--seeds", type=int, default=40, help="evaluations of each model (40)")
     parser.add_argument("--images", type=int, default=100, help="test images (100)")
     parser.add_argument("--samples", type=int, default=5000, help="importance samples k (5000)")
+    parser.add_argument("--cost", action="store_true", help="measure the time they take")
     options = parser.parse_args()
+    if options.cost:
+        for name in options.runs:
+            print(f"{name}: {cost(name, options.images, options.samples):.3f} times the time of the estimate alone")
+        return
     print("| model | seeds | spread of the mean | spread, from each image's | reported error | ratio | Pareto k |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in options.runs:
@@ -36,10 +44,8 @@ def row(name, n_seeds, n_images, n_samples):
     """
     from evaluation import make_log_likelihood
 
-    run = load_run(RESULTS / name)
-    context = run.dataset.context("test", run.config.conditional != "no")
-    x, y = run.dataset.binarised_test_images(n_images), evenly_spaced(context, n_images)
-    estimate = make_log_likelihood(run.model, n_samples)
+    model, x, y = model_and_images(name, n_images)
+    estimate = make_log_likelihood(model, n_samples)
     results, per_image = zip(*(estimate(x, y, seed) for seed in range(n_seeds)))
     of_mean = np.std([result.test_llh for result in results], ddof=1)
     log_px = np.array([one.log_px for one in per_image])  # [seeds, images]
@@ -50,6 +56,32 @@ def row(name, n_seeds, n_images, n_samples):
         f"| {name} | {n_seeds} | {of_mean:.4f} | {spread:.4f} | {reported:.4f} | {reported / spread:.2f}"
         f" | {shape:.2f} ({high:.0%}) |"
     )
+
+
+def cost(name, n_images, n_samples, rounds=9):
+    """The time of an evaluation over that of one without errors and Pareto k: medians, taken in turn, without the first
+    two, which compile.
+    """
+    from evaluation import likelihood
+
+    model, x, y = model_and_images(name, n_images)
+    whole = likelihood.make_log_likelihood(model, n_samples)
+    with mock.patch.multiple(likelihood, GROUPS=1, tail_size=lambda k: 0):
+        alone = likelihood.make_log_likelihood(model, n_samples)
+    seconds = {whole: [], alone: []}
+    for _ in range(rounds):
+        for estimate, taken in seconds.items():
+            began = time.perf_counter()
+            estimate(x, y)
+            taken.append(time.perf_counter() - began)
+    return np.median(seconds[whole][2:]) / np.median(seconds[alone][2:])
+
+
+def model_and_images(name, n_images):
+    """The model of a run, and test images with what it is given beside them."""
+    run = load_run(RESULTS / name)
+    context = run.dataset.context("test", run.config.conditional != "no")
+    return run.model, run.dataset.binarised_test_images(n_images), evenly_spaced(context, n_images)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,22 @@ def test_the_recipe_s_tables_are_those_of_its_runs_and_none_compared_was_tested_
     assert runs and all(result.config.held_out == 10000 for result in runs)
 
 
+def test_the_epochs_of_the_silhouettes_were_chosen_by_what_their_page_says():
+    records = sorted((RESULTS / "recipe" / "caltech").glob("*/test_llh.json"), key=lambda path: epochs_of(path.parent))
+    held_out = [f"{json.loads(path.read_text())['test_llh']:.1f}" for path in records]
+    epochs = [str(epochs_of(path.parent)) for path in records]
+    text = " ".join((RESULTS / "README.md").read_text().split())
+    for words in (held_out, epochs):
+        assert f"{', '.join(words[:-1])} and {words[-1]}" in text
+    best = max(records, key=lambda path: json.loads(path.read_text())["test_llh"])
+    assert cells.EPOCHS_OF_SETS["caltech101_silhouettes"] == epochs_of(best.parent)
+    assert all(load_config(path.parent).held_out == 1000 for path in records)
+
+
+def epochs_of(folder):
+    return load_config(folder).epochs
+
+
 def test_a_cell_is_the_published_model_s_and_no_other_s():
     assert cells.cell_of(Config(objective="vae_elbo", n_samples=1).resolved()) == ("iwae_elbo", 1, 1, "no")
     assert cells.cell_of(Config(stochastic_layers=2, n_samples=50).resolved()) == ("iwae_elbo", 2, 50, "no")

@@ -110,7 +110,7 @@ def make_true_posterior(model, binary=True):
 
 
 def _is_resolved(grid, axes, log_joint, log_q):
-    """Whether the points are close enough together for p(x, z) and, of which KL(q || p) is a sum, for q."""
+    """Whether the points are close enough together for p(x, z), and for q, over which KL(q || p) is summed."""
     coarse = _normalised(axes[::2], log_joint[::2, ::2], log_q[::2, ::2])
     mass_of_q = np.exp(np.logaddexp.reduce(log_q, axis=None) + _log_cell(axes))
     return abs(coarse.log_px - grid.log_px) <= RESOLVED and abs(mass_of_q - 1) <= RESOLVED

@@ -18,7 +18,11 @@ def tables(results):
         if name in measured:
             parts += _training(measured[name], title, goals)
     for name, title, table in (
-        ("account", "What the ms of a step go to, each column measured with all to its left and less them:", _account),
+        (
+            "account",
+            "Where the milliseconds of a step go, a column a part, measured with the parts to its left and less these:",
+            _account,
+        ),
         ("hours", "Hours to a cell of README's table, one layer, on one thread (steps alone):", _hours),
         ("estimators", "A step's time with other objectives, over that with `iwae_elbo`:", _estimators),
         ("evaluation", "Test log likelihood at k = 5000, seconds for 1,000 images:", _evaluation),

@@ -1,7 +1,7 @@
 """Published data sets: found, verified, cached.
 
-Whatever a copy comes from, MD5 sums of the arrays as they are loaded, each as the bytes of an IDX file, decide whether
-it is the right one: the right bytes in the right order.
+Wherever a copy comes from, it is accepted only if the MD5 sums of its arrays, each written as an IDX file, are the
+known ones: the right bytes in the right order.
 """
 
 import hashlib
@@ -122,8 +122,8 @@ def tensorflow_datasets():
 def downloaded(urls, read):
     """read({key: path}) of files that tensorflow-datasets' downloader brings. Raises DataError.
 
-    urls: {key: address}. The last one is tried first, because the downloader repeats itself for minutes before it gives
-    up.
+    urls: {key: address}. A HEAD request to the last address comes first: it notices in seconds a host that cannot be
+    reached, where the downloader would try again for minutes.
     """
     tfds = tensorflow_datasets()
     _check_reachable(list(urls.values())[-1])

@@ -2,6 +2,7 @@
 
 import shlex
 
+from experiment.errors import UsageError, left_out
 from experiment.flags import config_from, default_path
 from experiment.run_folder import ROOT, Run, load_config
 
@@ -20,7 +21,10 @@ def commands_for(configs):
     for folder in {run.path.parent for _, run in runs}:
         for path in sorted(folder.glob("*/checkpoints/beginning.index")):
             maker = Run(path.parent.parent, lock=False)
-            makers.setdefault(load_config(maker.path).beginning_fingerprint(), maker)
+            try:
+                makers.setdefault(load_config(maker.path).beginning_fingerprint(), maker)
+            except UsageError as error:
+                left_out(maker.path.name, error)
     first, second = [], []
     for config, run in runs:
         if run.is_trained() or run.has_checkpoints():

@@ -23,7 +23,7 @@ from experiment.cells import (
     grouped,
     means,
 )
-from experiment.errors import left_out
+from experiment.errors import UsageError, left_out
 from experiment.presets import PRESETS
 from experiment.run_folder import Run
 from experiment.settings import Config
@@ -82,14 +82,15 @@ def tables(results):
 def summary(results):
     """README's table as Markdown: a row a model, a column a k; this project's means over seeds in bold."""
     ours, reference, paper = (with_vae_at_one(v) for v in (means(results), REFERENCE, PAPER))
-    longest = {cell for cell, runs in grouped(results).items() if follows(runs[0].config, TABLE[0])}
+    runs = with_vae_at_one(grouped(results))
+    marks = {cell: "†" * follows(of[0].config, TABLE[0]) + "‡" * (len(of) > 1) for cell, of in runs.items()}
     header = "| test log likelihood, nats | " + " | ".join(f"k = {k}" for k in KS) + " |"
     lines = [header, "| --- |" + " --- |" * len(KS)]
     for title, (objective, layers, conditional) in SECTIONS.items():
         row = [title]
         for cell in ((objective, layers, k, conditional) for k in KS):
             value = f"**{ours[cell]:.2f}**" if cell in ours else "not measured yet"
-            value += "†" * (cell in longest)
+            value += marks.get(cell, "")
             published = [f"{numbers[cell]:.2f}" for numbers in (reference, paper) if cell in numbers]
             row.append(f"{value} ({', '.join(published)})" if published else value)
         lines.append("| " + " | ".join(row) + " |")
@@ -99,10 +100,11 @@ def summary(results):
     epochs = [PRESETS[name]["epochs"] for name in TABLE]
     return "\n".join([
         *lines, "",
-        "Bold: this project, one seed or the mean over several. In brackets: the reference"
-        " ([nbip/IWAE](https://github.com/nbip/IWAE), in\nTensorFlow 2), then the paper. Conditional: log p(x given y)."
+        "Bold: this project. In brackets: the reference ([nbip/IWAE](https://github.com/nbip/IWAE), in TensorFlow 2),"
+        " then the paper.\nConditional: log p(x given y)."
         f" {met} of the reference's {len(REFERENCE)} values are met{others}.",
-        f"† {epochs[0]} epochs, all others {epochs[1]}: compare cells of equal epochs only.",
+        f"† {epochs[0]} epochs, all others {epochs[1]}: compare cells of equal epochs only."
+        " ‡ Mean over several seeds, all others one seed.",
     ])  # fmt: skip
 
 
@@ -236,12 +238,14 @@ def _seeds(results):
 
 
 def rewrite(page, **parts):
-    """Puts each part of a page between its marks, <!-- name --> and <!-- /name -->."""
+    """Puts each part of a page between its marks, <!-- name --> and <!-- /name -->. Raises UsageError without these."""
     text = page.read_text()
     for name, part in parts.items():
-        before, _, rest = text.partition(f"<!-- {name} -->")
-        _, _, after = rest.partition(f"<!-- /{name} -->")
-        text = f"{before}<!-- {name} -->\n{part}\n<!-- /{name} -->{after}"
+        before, begin, rest = text.partition(f"<!-- {name} -->")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        if not end:
+            raise UsageError(f"{page}: the marks <!-- {name} --> and <!-- /{name} --> are not there")
+        text = f"{before}{begin}\n{part}\n{end}{after}"
     with whole_file(page) as temporary:
         temporary.write_text(text)
 

@@ -41,6 +41,7 @@ def check_shares(config, n_replicas):
 def _check_beginning(config):
     """Raises UsageError unless the run in --start_from has the beginning that `config` asks for."""
     other = Run(config.start_from, lock=False)
+    other.check_metrics("start_from")
     saved = load_config(other.path, "start_from").beginning()
     for name, value in config.beginning().items():
         if value != saved[name]:

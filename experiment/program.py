@@ -71,7 +71,10 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
         return _fail(error)
     print(f"run:    {config.run_dir}")
     print(f"flags:  {' '.join(f'{name}={as_words(value)}' for name, value in config.experiment().items())}", flush=True)
-    return _with_tensorflow(lambda: work(Session(config, *run)), config, run[0])
+    try:
+        return _with_tensorflow(lambda: work(Session(config, *run)), config, run[0])
+    finally:
+        run[0].release()
 
 
 def _check_alone(config):
@@ -86,9 +89,9 @@ def _check_alone(config):
 def survey(work, description, argv=None, same=(), first=None, **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions, **own flags).
 
-    settings: the flags given, a Config. sessions: by name, (its name, which is its folder's path below results/,
-    a function that makes its Session, with the weights) of every run in results/ with weights and a measured test log
-    likelihood; None, and a line on stderr, where that cannot be had, so that the other runs are not lost.
+    settings: the flags given, a Config. sessions: [(name, open_session)], sorted by name, of every run in results/ with
+    weights and a measured test log likelihood. name is its folder's path below results/. open_session() returns its
+    Session, with the weights; or None, with a line on stderr, where it cannot be opened.
     same: names of settings that are flags too, and that the runs must share; flags: of the program's own, as in
     parse_call_flags. first: first(**own flags) is called before TensorFlow starts; where it is true, that was all.
     """

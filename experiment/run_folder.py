@@ -61,6 +61,10 @@ class Run:
         for left_over in self.path.rglob(".writing-*"):  # of a process that was killed while it wrote
             left_over.unlink()
 
+    def release(self):
+        """Lets others write here. The end of a process does so too."""
+        self._lock.close()
+
     def weights_after(self, epochs):
         """Where the weights after so many epochs are kept, for those epochs that keep them."""
         return self.arrays / f"after_{epochs:04d}.weights.h5"
@@ -83,9 +87,11 @@ class Run:
         return self.weights.exists() and self.training.exists()
 
     def has_checkpoints(self):
+        """Whether training has begun here and can be gone on with."""
         return any(self.checkpoints.glob("ckpt-*.index"))
 
     def weights_sha256(self):
+        """Of the weights' file, as training.json keeps it: hexadecimal."""
         return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
     def check_weights(self):
@@ -94,7 +100,7 @@ class Run:
         if written and written != self.weights_sha256():
             raise UsageError(f"--run_dir: {self.weights} is damaged: it is not what {self.training.name} knows")
 
-    def check_metrics(self):
+    def check_metrics(self, flag="run_dir"):
         """Raises UsageError where metrics.csv is there and has no whole rows."""
         try:
             rows = read_csv(self.metrics)
@@ -104,7 +110,7 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError):
             whole = False
         if not whole:
-            raise UsageError(f"--run_dir: {self.metrics} is damaged; without it, the rows so far are lost")
+            raise UsageError(f"--{flag}: {self.metrics} is damaged; without it, the rows so far are lost")
 
     def trained(self):
         """The record of the training, the content of training.json, or None. Raises UsageError if it is damaged."""

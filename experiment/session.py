@@ -234,14 +234,14 @@ class Session:
         write_csv(self.config.per_image, [dict(zip(columns, row)) for row in zip(*columns.values())])
 
     def _kept_record(self, n_samples, n_images):
-        """Whether test_llh.json has as many samples and images already: that record stays, and is shown beside.
+        """Whether test_llh.json has more samples or more images already: that record stays, and is shown beside.
 
-        One of the same size whose error is not of the present kind is replaced. Raises UsageError if it is damaged.
+        So does one of the same size, unless its error is not of the present kind. Raises UsageError if it is damaged.
         """
         if (old := self.run.recorded()) is None:
             return False
         size, new_size = _size(old), (n_samples, n_images)
-        if size[0] < n_samples or size[1] < n_images or (size == new_size and "pareto_k" not in old):
+        if size[0] <= n_samples and size[1] <= n_images and (size != new_size or "pareto_k" not in old):
             return False
         print(f"{self.run.test_llh.name} keeps {old['test_llh']:.2f} (k={size[0]}, {size[1]} images)")
         return True

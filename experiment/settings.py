@@ -191,6 +191,8 @@ class Config:
         n_train, n_test = data.n_train - self.held_out, self.n_test
         if n_train < 1:
             raise UsageError(f"--held_out: {self.held_out} leaves no images of {self.dataset} to train on")
+        if self.held_out == 1:  # the figures need two
+            raise UsageError("--held_out: 1 is not allowed; 0, or 2 or more images")
         for name, most in (("batch_size", n_train), ("eval_images", n_test)):
             if (getattr(self, name) or 0) > most:
                 raise UsageError(f"--{name}: {getattr(self, name)} is not allowed; there are {most} images")

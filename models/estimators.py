@@ -2,8 +2,8 @@
 
 MIWAE, PIWAE and CIWAE (Rainforth et al., 1802.04537), VR-IWAE (Daudel et al., 2210.06226), reweighted wake-sleep
 (Bornschein & Bengio, 1406.2751) and JVI (Nowozin, 2018). The doubly reparameterised gradients of the last three: each
-leaves the score of q out, and makes up for it by what it multiplies the gradient through the samples with. That rests
-on one identity, for functions g_i of all the samples z_1 ... z_k ~ q, whose parameters are phi, with the score on the
+leaves out the score of q, and makes up for it by a weight on the gradient through each sample. That rests on one
+identity, for functions g_i of all the samples z_1 ... z_k ~ q, whose parameters are phi, with the score on the
 left at fixed z_i (Tucker et al., 1810.04152):
 
     E[sum_i g_i(z) dlog q(z_i)/dphi] = E[sum_i dg_i(z)/dz_i dz_i/dphi].

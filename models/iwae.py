@@ -51,10 +51,12 @@ class IWAE(keras.Model):
 
     @property
     def q_variables(self):
+        """The encoder's trainable variables."""
         return [variable for block in self.encoder for variable in block.trainable_variables]
 
     @property
     def p_variables(self):
+        """All others: the decoder's, and those of a learned prior."""
         of_q = {id(variable) for variable in self.q_variables}
         return [variable for variable in self.trainable_variables if id(variable) not in of_q]
 

@@ -71,8 +71,8 @@ def dreg(output, beta=1.0):
 
     p follows sum_i stop(w~_i) log w_i, as in `iwae_eq14`.
     q follows sum_i stop(w~_i^2) log w_i through the samples z_i alone: the same surrogate, weighted by w~_i once more.
-    With beta they are (1 - beta) w~_i + beta w~_i^2: log w holds -beta log q, and so the score that is left out, and
-    made up for, has beta before it.
+    With beta the weights are (1 - beta) w~_i + beta w~_i^2, because log w holds -beta log q, and so the score that is
+    replaced carries the factor beta.
     """
     normalised_w = normalised(output.log_w(beta))
     z_weights = normalised_w + (1 - beta) * (1 - normalised_w)

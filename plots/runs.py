@@ -70,7 +70,8 @@ def z1_redrawn(run, columns):
 def learning_curves(run, objective):
     """The bounds, and the parts they are made of, against epochs, on the monitored training and test images.
 
-    With several stochastic layers a second row has log p and log q of each, given the layers drawn before it.
+    With several stochastic layers a second row has log p and log q of each, given the layers drawn before it. A run
+    that was begun by an earlier version has no numbers for its first epochs there.
     """
     rows = read_csv(run.metrics)
     epochs = [int(row["epoch"]) for row in rows]
@@ -85,7 +86,9 @@ def learning_curves(run, objective):
     axes = [*axes[0, :4], *axes[1:].ravel()]
     for axis, (name, title) in zip(axes, panels.items()):
         for split, colour, style in (("train", TRAIN_COLOUR, "-"), ("test", TEST_COLOUR, "--")):
-            axis.plot(epochs, [float(row[f"{split}_{name}"]) for row in rows], style, color=colour, label=split)
+            axis.plot(
+                epochs, [float(row[f"{split}_{name}"] or "nan") for row in rows], style, color=colour, label=split
+            )
         axis.set(title=title, xlabel="epochs", xscale="symlog", xlim=(0, None))
         axis.set_xticks([0] + [2**i for i in range(12) if 2**i <= max(epochs)][:: 2 if max(epochs) > 64 else 1])
         axis.xaxis.set_major_formatter("{x:.0f}")

@@ -23,7 +23,7 @@ TEMPERATURES, CHAINS = 4000, 16
 def n_test_images(config):
     """IMAGES, or --eval_images. What a preset has there is meant for the log likelihood, which is measured faster."""
     asked = config.eval_images
-    return IMAGES if asked in (None, PRESETS[config.preset].get("eval_images")) else asked
+    return IMAGES if asked in (None, PRESETS.get(config.preset, {}).get("eval_images")) else asked
 
 
 def rows_of(session, **columns):

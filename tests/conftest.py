@@ -62,7 +62,7 @@ def binary_images():
 
 
 @pytest.fixture
-def web(tmp_path):
+def web(tmp_path, monkeypatch):
     """(the folder that a server on this machine publishes, its address)."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -73,6 +73,7 @@ def web(tmp_path):
     folder.mkdir()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     yield folder, f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     server.server_close()

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import data.mnist_sources
 import data.published
@@ -20,6 +21,7 @@ import main
 from experiment import command_line, program, session
 from experiment.flags import parse_flags
 from experiment.run_folder import ROOT, Run, load_config
+from experiment.startup import start_tensorflow
 
 TINY = "--n_samples 2 --n_hidden 12 --n_latent 3 --batch_size 100 --eval_samples 20 --eval_images 50 --gpu -1".split()
 
@@ -115,6 +117,54 @@ def test_starting_from_a_run_with_no_such_beginning(objective, said, tmp_path, c
     Run(tmp_path / "other").begin(other)
     assert in_process(*flags, objective, "--start_from", tmp_path / "other", "--run_dir", tmp_path / "new") == 2
     assert said in capfd.readouterr().err
+
+
+def test_a_run_that_has_damaged_metrics_is_not_started_from(copied, tmp_path, capfd):
+    (copied / "metrics.csv").write_text("epoch,step\n0,0\nx,1\n")
+    flags = "--epochs 4 --grow_samples 0.5 --start_from".split()
+    assert in_process(*flags, copied, "--run_dir", tmp_path / "new") == 2
+    error = capfd.readouterr().err
+    assert f"--start_from: {copied}/metrics.csv is damaged" in error and error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_divergence_is_one_line_and_code_1(few_digits, tmp_path, capfd):
+    flags = ("--jit", "off", "--epochs", 1, "--learning_rate", 1e30, "--run_dir", tmp_path / "run")
+    assert in_process(*TINY, *flags) == 1
+    error = capfd.readouterr().err
+    assert "the objective was" in error and "ckpt-0" in error and error.count("\n") == 1
+
+
+def test_the_device_is_the_one_asked_for(monkeypatch, few_digits, tmp_path):
+    asked = []
+    monkeypatch.setattr(program, "start_tensorflow", lambda *device: asked.append(device) or sys.exit())
+    for number, flags in enumerate(((), ("--gpu", 3, "--threads", 2), ("--gpu", "0,1", "--strategy", "mirrored"))):
+        with pytest.raises(SystemExit):
+            in_process(*flags, "--run_dir", tmp_path / str(number))
+    assert asked == [(None, 0, "one"), ((3,), 2, "one"), ((0, 1), 0, "mirrored")]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "strategy", "visible", "line"),
+    [
+        (None, "one", "a", "GPU 0 of 3"),
+        (None, "mirrored", "abc", "GPU 0, 1, 2 of 3"),
+        (2, "one", "c", "GPU 2 of 3"),
+        ((1,), "one", "b", "GPU 1 of 3"),
+        ((-1,), "one", "", "CPU"),
+        ((0, 5), "mirrored", "a", "GPU 0 of 3, for there is no GPU 5 (3 found)"),
+    ],
+)
+def test_the_gpus_asked_for_are_the_visible_ones(gpu, strategy, visible, line, monkeypatch):
+    seen = {}
+    config = tf.config
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: [*"abc"])
+    monkeypatch.setattr(config, "set_visible_devices", lambda devices, kind: seen.update({kind: "".join(devices)}))
+    monkeypatch.setattr(config.experimental, "set_memory_growth", lambda device, grows: seen.update({device: grows}))
+    monkeypatch.setattr(config.threading, "set_intra_op_parallelism_threads", lambda n: seen.update(threads=n))
+    monkeypatch.setattr(config, "list_logical_devices", lambda kind: [])
+    assert start_tensorflow(gpu, 3, strategy) == (line, None)
+    assert seen == {"GPU": visible, "threads": 3} | {device: True for device in visible}
 
 
 def test_eval_only_without_weights(copied, capfd):
@@ -300,8 +350,13 @@ def test_a_run_of_a_preset_that_meant_something_else_is_gone_on_with_as_it_was(m
 
 def test_killed_at_any_moment_and_resumed_ends_the_same():
     """kill -9 at random moments until the run gets through: weights, metrics and result are those of a quiet run."""
-    process = start("--kills", 3, "--only", "soap, averaged weights", program=("-m", "tests.kills"))
-    out, err = process.communicate(timeout=400)
+    kills = ("--kills", 3, "--only", "soap, averaged weights")
+    process = start(*kills, program=("-m", "tests.kills"), start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=600)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # the run that it was killing, too
+        raise
     assert process.returncode == 0 and out.count("| yes |") == 1, out + err
 
 

@@ -119,18 +119,18 @@ def test_weights_with_other_bytes_are_one_line_before_the_work(copied, no_work, 
     one_line(capfd, "model.weights.h5 is damaged")
 
 
-@pytest.mark.parametrize("at", range(0, 2048, 256))
-def test_weights_that_cannot_be_read_are_one_line(at, copied, capfd):
+def test_weights_that_cannot_be_read_are_one_line(copied, capfd):
     """Without a sum in training.json, as runs of earlier versions are."""
     (copied / "training.json").write_text('{"epochs": 1, "seconds": 1}')
-    content = bytearray((copied / "model.weights.h5").read_bytes())
-    content[at : at + 256] = bytes(range(256))
-    (copied / "model.weights.h5").write_bytes(content)
-    if in_process("--eval_only", "--run_dir", copied) == 2:
-        one_line(capfd, "model.weights.h5 does not fit this model, or is damaged")
-    else:  # what was overwritten held nothing
-        (copied / "model.weights.h5").write_bytes(content)
-        assert "log likelihood" in capfd.readouterr().out
+    whole, refused = (copied / "model.weights.h5").read_bytes(), 0
+    for at in range(0, 2048, 256):
+        (copied / "model.weights.h5").write_bytes(whole[:at] + bytes(range(256)) + whole[at + 256 :])
+        if in_process("--eval_only", "--run_dir", copied) == 2:
+            one_line(capfd, "model.weights.h5 does not fit this model, or is damaged")
+            refused += 1
+        else:  # what was overwritten held nothing
+            assert "log likelihood" in capfd.readouterr().out
+    assert refused > 3
 
 
 @pytest.mark.parametrize("content", ['{"weights"', "[]", '{"epochs": 1}', '{"epochs": 1, "seconds": NaN}'])

@@ -4,7 +4,6 @@ import gzip
 import multiprocessing
 import pickle
 import sys
-import time
 import zipfile
 
 import numpy as np
@@ -102,7 +101,7 @@ def test_keras_npz_from_data_dir(tmp_path, empty_cache, offline, mnist):
         load("mnist", tmp_path)
 
 
-def test_second_load_comes_from_the_cache_and_is_fast(empty_cache, monkeypatch, mnist):
+def test_second_load_comes_from_the_cache(empty_cache, monkeypatch, mnist):
     calls = []
 
     def here(name):
@@ -111,10 +110,8 @@ def test_second_load_comes_from_the_cache_and_is_fast(empty_cache, monkeypatch, 
 
     monkeypatch.setattr(source, "SOURCES", {"here": here})
     load("mnist")
-    began = time.monotonic()
     loaded = load("mnist")
     assert calls == ["mnist"] and np.array_equal(loaded.test_images, mnist.test_images)
-    assert time.monotonic() - began < 5  # a hang, not a benchmark
     assert [path.name for path in empty_cache.iterdir()] == ["mnist.npz"]
 
 

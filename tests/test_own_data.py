@@ -103,6 +103,7 @@ def test_a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded(folder, re
     folder.rename(folder.parent / "new" / folder.name)
     assert run_main(*again) == 2
     assert "my shapes is not there; --data_dir names the folder" in capfd.readouterr().err
+    assert len(load_run(run, data_dir=folder.parent / "new", gpu=-1).dataset.test_images) == 20
     (folder.parent / "new" / folder.name / "a" / "000.png").unlink()
     assert run_main(*again, "--data_dir", folder.parent / "new") == 2
     error = capfd.readouterr().err
@@ -138,6 +139,29 @@ def test_a_folder_may_have_train_and_test(tmp_path):
     draw(tmp_path / "test" / "a" / "1.png", GREYS[0])
     with pytest.raises(DataError, match="holds pictures beside its sub-folders"):
         load(str(tmp_path))
+
+
+def test_classes_of_a_test_folder_are_those_of_the_training_folder(tmp_path):
+    for number, image in enumerate(GREYS):
+        split, name = ("train", "abc"[number % 3]) if number < 12 else ("test", "bc"[number % 2])
+        draw(tmp_path / split / name / f"{number:02d}.png", image)
+    loaded = load(str(tmp_path))
+    assert loaded.entry.n_labels == 3 and np.bincount(loaded.train_labels).tolist() == [4, 4, 4]
+    assert np.bincount(loaded.test_labels).tolist() == [0, 4, 4]
+    draw(tmp_path / "test" / "d" / "0.png", GREYS[0])
+    with pytest.raises(DataError, match=r"train has the classes \['a', 'b', 'c'\], and test \['b', 'c', 'd'\]"):
+        load(str(tmp_path))
+
+
+def test_pictures_are_read_from_a_folder_or_one_alone(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, said in (("none", "none is not there"), ("empty", "empty holds no PNG or JPEG files")):
+        with pytest.raises(DataError, match=said):
+            read_images(tmp_path / name)
+    for number, image in enumerate(GREYS[:2]):
+        draw(tmp_path / "some" / f"{number}.png", image)
+    np.testing.assert_array_equal(read_images(tmp_path / "some"), GREYS[:2])
+    np.testing.assert_array_equal(read_images(tmp_path / "some" / "1.png"), GREYS[1:2])
 
 
 def test_a_third_folder_beside_train_and_test_is_refused(tmp_path):

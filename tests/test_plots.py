@@ -66,6 +66,20 @@ def test_learning_curves_are_those_of_the_log(tmp_path, figures):
         assert {line.get_label() for line in panel.lines} == {"train", "test"}
 
 
+def test_layers_have_panels_of_their_own_from_the_epoch_on_that_has_them(tmp_path, figures):
+    """The first epochs of a run that an earlier version began are without them."""
+    run, names = Run(tmp_path), ("iwae_elbo", "vae_elbo", "log_px_z", "kl", "log_p_z1", "log_q_z1")
+    columns = [f"{split}_{name}" for split in ("train", "test") for name in names]
+    rows = [{"epoch": e, "step": e} | {name: 10 * e + i for i, name in enumerate(columns)} for e in range(3)]
+    write_csv(run.metrics, [row | {name: "" for name in columns if "_z1" in name} for row in rows[:1]] + rows[1:])
+    plots.runs.learning_curves(run, "iwae_elbo")
+    panels = {axis.get_title(): axis for axis in figures["learning_curves.png"].axes}
+    for title, name in (("log p of z1", "log_p_z1"), ("log q of z1", "log_q_z1")):
+        for line in panels[title].lines:
+            i = columns.index(f"{line.get_label()}_{name}")
+            np.testing.assert_array_equal(line.get_ydata(), [np.nan, 10 + i, 20 + i])
+
+
 def test_reconstructions_stand_below_their_images(tmp_path, figures, monkeypatch):
     run, shown = Run(tmp_path), []
     monkeypatch.setattr(plots.runs, "show_images", lambda axis, images, *_: shown.extend(images[:, 0, 0]))

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -87,11 +86,13 @@ def test_two_workers_are_one_run_and_the_death_of_one_is_an_error_that_names_the
             stderr=subprocess.PIPE,
         ))  # fmt: skip
     chief, killed = workers
-    killed.communicate(timeout=300)
-    assert killed.returncode == -signal.SIGKILL
-    began = time.monotonic()
-    out, err = chief.communicate(timeout=60)
-    assert chief.returncode == 3 and time.monotonic() - began < 60, err
+    try:
+        killed.communicate(timeout=300)
+        out, err = chief.communicate(timeout=120)
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert (killed.returncode, chief.returncode) == (-signal.SIGKILL, 3), err
     assert "device: CPU; 2 replicas" in out and "another worker is gone" in err
     (line,) = [line for line in err.splitlines() if line.startswith("go on with: ")]
     words = shlex.split(line)[4:]

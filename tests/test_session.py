@@ -37,20 +37,26 @@ def test_it_measures_the_test_images_or_those_held_out_with_their_own_labels(few
 def test_images_are_binarised_as_asked(few_digits, digits):
     one = Session(dataclasses.replace(SMALL, binarise="threshold").resolved(), Run(few_digits / "a"))
     np.testing.assert_array_equal(one.dataset.train_images, 255 * (digits.train_images > 127))
+    held_out = Session(dataclasses.replace(SMALL, binarise="fixed", held_out=150).resolved(), Run(few_digits / "c"))
+    drawn = digits.binarised("fixed").train_images  # the same draw as where they are trained on
+    np.testing.assert_array_equal(held_out.dataset.test_images, drawn[250:])
     with pytest.raises(DataError, match="--binarise: none is for images of 0 and 1"):
         Session(dataclasses.replace(SMALL, binarise="none").resolved(), Run(few_digits / "b"))
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept"), [((20, 40), True), ((10, 50), True), ((20, 50), True), ((30, 50), False), ((20, 51), False)]
-)
-def test_a_record_is_kept_unless_it_has_fewer_samples_or_fewer_images(asked, kept):
+    ("asked", "kept"),
+    [((20, 40), True), ((10, 50), True), ((20, 50), True), ((30, 50), False), ((20, 51), False),
+     ((30, 40), True), ((10, 60), True)],
+)  # fmt: skip
+def test_a_record_gives_way_only_to_one_with_as_many_samples_and_images(asked, kept):
     run = types.SimpleNamespace(recorded=lambda: RECORD | {"pareto_k": 0.5}, test_llh=pathlib.Path("test_llh.json"))
     assert Session._kept_record(types.SimpleNamespace(run=run), *asked) == kept
 
 
 @pytest.mark.parametrize(
-    ("asked", "measured"), [({}, False), ({"eval_samples": 30}, True), ({"eval_images": 60}, True)]
+    ("asked", "measured"),
+    [({}, False), ({"eval_samples": 30}, True), ({"eval_images": 60}, True), ({"per_image": "each.csv"}, True)],
 )
 def test_what_a_task_finds_is_measured_where_more_is_asked_for(asked, measured, few_digits, monkeypatch, capsys):
     one = Session(dataclasses.replace(SMALL, eval_samples=20, eval_images=50).resolved(), Run(few_digits / "a"))

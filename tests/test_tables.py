@@ -10,6 +10,7 @@ import plots.comparison
 import tables
 from experiment import cells, markdown, run_folder, survey
 from experiment.commands import commands_for
+from experiment.errors import UsageError
 from experiment.flags import default_path, parse_flags
 from experiment.presets import PRESETS, settings_beside
 from experiment.settings import Config
@@ -38,11 +39,11 @@ def test_readme_s_table_has_means_over_seeds_and_counts_what_is_met():
     runs = [result(value, f"seed{seed}", n_samples=1, seed=seed) for seed, value in enumerate((-86.50, -86.30, -86.28))]
     text = markdown.summary([*runs, result(-85.30, n_samples=5), result(-82.81, stochastic_layers=2, n_samples=50)])
     assert text.splitlines()[2:9] == [
-        "| IWAE, 1 stochastic layer | **-86.36** (-86.35, -86.76) | **-85.30** (-85.18, -85.54)"
+        "| IWAE, 1 stochastic layer | **-86.36**‡ (-86.35, -86.76) | **-85.30** (-85.18, -85.54)"
         " | not measured yet (-84.59, -84.78) |",
         "| IWAE, 2 stochastic layers | not measured yet (-84.83, -85.33) | not measured yet (-83.48, -83.89)"
         " | **-82.81** (-82.82, -82.90) |",
-        "| VAE, 1 stochastic layer | **-86.36** (-86.35, -86.76) | not measured yet (-86.10, -86.47)"
+        "| VAE, 1 stochastic layer | **-86.36**‡ (-86.35, -86.76) | not measured yet (-86.10, -86.47)"
         " | not measured yet (-86.06, -86.35) |",
         "| VAE, 2 stochastic layers | not measured yet (-84.83, -85.33) | not measured yet (-84.08, -85.01)"
         " | not measured yet (-83.89, -84.78) |",
@@ -55,7 +56,7 @@ def test_readme_s_table_has_means_over_seeds_and_counts_what_is_met():
     assert "1 of the reference's 16 values are met, 2 missed by 0.01 to 0.12 nats." in text
     at_once = markdown.summary([result(-85.184, n_samples=5)])  # shown as -85.18, and below it
     assert "0 of the reference's 16 values are met, 1 missed by 0.00 to 0.00 nats." in at_once
-    assert "values are met.\n" in markdown.summary([result(-85.0, n_samples=5)])
+    assert "‡ Mean over several seeds" in text and "values are met.\n" in markdown.summary([result(-85.0, n_samples=5)])
 
 
 def test_a_cell_shows_the_longest_preset_whatever_the_numbers():
@@ -68,7 +69,7 @@ def test_a_cell_shows_the_longest_preset_whatever_the_numbers():
         result(-84.00, "long/c", n_samples=50, seed=1, **long),  # without the first seed it is no cell
     ]
     (row,) = [line for line in markdown.summary(runs).splitlines() if line.startswith("| IWAE, 1")]
-    assert "| **-85.80**† (-85.18, -85.54) | **-84.40** (-84.59, -84.78) |" in row
+    assert "| **-85.80**†‡ (-85.18, -85.54) | **-84.40** (-84.59, -84.78) |" in row
     assert "† 656 epochs, all others 328" in markdown.summary(runs)
     text = markdown.tables(runs)
     assert "[long/a](long/a)" in text and "fast/a" not in text and "long/c" not in text
@@ -234,7 +235,9 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     readme, page, tasks = (few_digits / name for name in ("first.md", "README.md", "tasks.md"))
     readme.write_text(marks)
     tasks.write_text("<!-- estimators -->\nold\n<!-- /estimators -->\n")
-    page.write_text(marks + "<!-- runs -->\n<!-- /runs -->\n<!-- annealed -->\n<!-- /annealed -->\n")
+    page.write_text(
+        marks + "<!-- runs -->\n<!-- /runs -->\n<!-- annealed -->\n<!-- /annealed -->\n<!-- sets -->\n<!-- /sets -->\n"
+    )
     monkeypatch.setattr(tables, "README", readme)
     monkeypatch.setattr(tables, "TASKS", tasks)
     compared, draw = {}, plots.comparison.comparison
@@ -303,12 +306,27 @@ def test_the_commands_go_on_with_what_is_there(tmp_path, monkeypatch):
     ]
 
 
-def test_the_commands_are_printed_alone(capfd):
+def test_a_page_without_its_marks_stays_as_it_is(tmp_path):
+    page = tmp_path / "page.md"
+    for text in ("all\n", "a\n<!-- results -->\nthe rest\n", "a\n<!-- /results -->\n<!-- results -->\nthe rest\n"):
+        page.write_text(text)
+        with pytest.raises(UsageError, match="the marks <!-- results --> and <!-- /results --> are not there"):
+            markdown.rewrite(page, results="new")
+        assert page.read_text() == text
+
+
+def test_the_commands_are_printed_alone(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
+    done, *others = cells.configs_of_cells()
+    save_run(default_path(done), done)
+    (tmp_path / "fast" / "foreign" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "fast" / "foreign" / "checkpoints" / "beginning.index").touch()
     assert (
         survey(tables.work, tables.__doc__, ["--commands"], first=tables.print_commands, measure="", commands="") == 0
     )
     out, err = capfd.readouterr()
-    assert err == "" and all(line.startswith("python main.py --") for line in out.splitlines())
+    assert [line.split(" --")[0] for line in out.splitlines()] == ["python main.py"] * len(others)
+    assert err.startswith("foreign is left out: ") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("cell", sorted(cells.REFERENCE, key=str))

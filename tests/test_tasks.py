@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import evaluation
+import evaluation.ais
 import plots.runs
 import plots.tasks
 import training.gradients
-from experiment import command_line, survey
+from experiment import command_line, run_folder, session, survey
 from experiment.presets import settings_beside
-from experiment.run_folder import ROOT, Run
+from experiment.run_folder import ROOT, Run, load_config
 from experiment.session import build_model
 from experiment.settings import Config
 from training.gradients import GradientMoments, make_gradient_moments
@@ -71,12 +73,15 @@ def test_task01(few_digits, constants, no_figures, monkeypatch, capfd):
     assert "test_llh.json has it" in out and "training" not in out and err == ""
 
 
-def test_task02(few_digits, constants, no_figures, capfd):
+def test_task02(few_digits, constants, no_figures, monkeypatch, capfd):
     estimators = {"vae_elbo": {}, "iwae_elbo": {}, "dreg": {}, "rws_dreg": {}, "miwae": {"groups": 2}}
     small = dict(SAMPLES=(1, 8), DRAWS=20, REFERENCE_DRAWS=20, MANY_SAMPLES=100, MANY_DRAWS=2, STAGES=(1,))
     flags = ("--jit", "off", "--n_hidden", 20, "--n_latent", 10)
+    compared, draw = {}, plots.tasks.dreg_beside_iwae
+    monkeypatch.setattr(plots.tasks, "dreg_beside_iwae", lambda runs, path: compared.update(runs) or draw(runs, path))
     assert run("task02", *flags, ESTIMATORS=estimators, ALONG_TRAINING=("iwae_elbo", "dreg"), **small) == 0
     (folder,) = few_digits.glob("quick/dreg-*")
+    assert compared.keys() == {2} and [load_config(of.path).objective for of in compared[2]] == ["dreg", "iwae_elbo"]
     assert {"dreg_learning_curves.png", "gradient_noise.png", "estimators.png"} <= pictures(folder)
     rows = {(row["objective"], int(row["k"]), int(row["epochs"]), row["network"]): row
             for row in read_csv(folder / "gradient_noise.csv")}  # fmt: skip
@@ -96,7 +101,45 @@ def test_task02(few_digits, constants, no_figures, capfd):
     assert last("dreg", 8, "encoder", "distance") < 2 * last("dreg", 8, "encoder", "by_chance")
 
 
-def test_task07(few_digits, constants, no_figures, capfd):
+def test_a_mean_gradient_is_held_against_its_own_target():
+    from tasks.task02 import _distance
+
+    def moments(value):
+        return GradientMoments(np.full(4, value), np.zeros(4), 10)
+
+    targets = {8: moments(1.0), "rws": moments(2.0), "decoder": moments(4.0)}
+    for network, objective, distance in (("encoder", "stl", 0), ("encoder", "rws", 0.5), ("decoder", "rws", 0.75)):
+        assert _distance(moments(1.0), targets, network, objective, 8)["distance"] == pytest.approx(distance)
+
+
+def test_posteriors_are_looked_at_for_two_images_of_each_label():
+    from tasks.task01 import chosen
+
+    assert chosen(np.array([1, 0, 1, 1, 0, 0])).tolist() == [1, 4, 0, 2]
+    assert chosen(np.zeros(30, int)).tolist() == list(range(20))  # as where there are no labels
+    many = np.arange(101).repeat(3)
+    assert len(chosen(many)) == 20 and len(set(many[chosen(many)])) == 10
+
+
+def test_task07(few_digits, constants, no_figures, monkeypatch, capfd):
+    measured, made, bracket = [], [], evaluation.ais.make_bracket
+    likelihood = evaluation.make_log_likelihood
+
+    def keeping(make, kept, image_of):
+        def maker(*args):
+            call = make(*args)
+
+            def called(*args, **flags):
+                result = call(*args, **flags)
+                kept.append(image_of(args, result))
+                return result
+
+            return called
+
+        return maker
+
+    monkeypatch.setattr(evaluation, "make_log_likelihood", keeping(likelihood, measured, lambda args, _: args[0]))
+    monkeypatch.setattr(evaluation.ais, "make_bracket", keeping(bracket, made, lambda _, drawn: drawn.x))
     small = dict(TEMPERATURES=20, CHAINS=4, DRAWN=6)  # and 5 images to take labels from
     flags = ("--conditional", "learned_prior", "--n_hidden", 20, "--held_out", 5, "--eval_images", 5, "--jit", "off")
     assert run("task07", *flags, **small) == 0, capfd.readouterr().err
@@ -109,9 +152,32 @@ def test_task07(few_digits, constants, no_figures, capfd):
     assert len(test) == len(drawn) == 5
     assert all(row["mc_error"] > 0 and row["annealed_mc_error"] > 0 for row in test)
     assert all(abs(row["upper"] - row["lower"]) < 3 for row in drawn)
+    np.testing.assert_array_equal(measured[-1], made[0])  # importance sampling is of the drawn images too
     out = capfd.readouterr().out
     above = np.mean([row["annealed"] - row["log_px"] for row in test])
     assert f"On 5 test images annealing gives {above:+.3f} nats" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "flags", "small"),
+    [
+        ("task01", {"manifold.png", "0.png"}, "--n_hidden 8", dict(IMAGES=2, SAMPLES=500, SHOWN=20)),
+        ("task03", {"posterior_pca.png", "z1_redrawn.png"}, "--n_hidden 8 8", {}),
+        ("task07", {"annealed.png"}, "--n_hidden 8 --n_latent 3",
+         dict(TEMPERATURES=10, CHAINS=2, DRAWN=2)),
+    ],
+)  # fmt: skip
+def test_tasks_take_images_of_other_sizes_without_labels(
+    name, figures, flags, small, constants, no_figures, monkeypatch, tmp_path, capfd
+):
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path / "results")
+    images = np.random.default_rng(0).integers(0, 256, (130, 5, 7)).astype(np.uint8)
+    np.savez(tmp_path / "noise.npz", x_train=images[:100], x_test=images[100:])
+    flags = ("--jit", "off", "--eval_images", 7, "--dataset", tmp_path / "noise.npz", *flags.split())
+    assert run(name, *flags, **small) == 0, capfd.readouterr().err
+    folders = list((tmp_path / "results").glob("quick/*"))
+    assert all("-dataset-noise-" in folder.name for folder in folders)
+    assert figures <= {path.name for folder in folders for path in folder.rglob("*.png")}
 
 
 def test_task06_needs_a_trained_model(few_digits, capfd):
@@ -130,6 +196,10 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, mo
     }
     small = {name: ("--jit", "off", "--n_hidden", 20) for name in expected}
     small["task03"] += (10,)
+    scaled, draw = [], session.Session.draw_posterior_means
+    monkeypatch.setattr(
+        session.Session, "draw_posterior_means", lambda self, *n, **how: scaled.append(how) or draw(self, *n, **how)
+    )
     for name, figures in expected.items():
         before = set(few_digits.glob("quick/*"))
         assert run(name, *small[name]) == 0, capfd.readouterr().err
@@ -137,6 +207,7 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, mo
         assert figures <= pictures(folder)
     assert run("task05", *small["task05"]) == 0  # again, from its weights
     assert len(list(few_digits.glob("quick/*"))) == 3
+    assert {"n_images": None, "standardise": True} in scaled  # of all test images, as task 3 says
     shutil.copytree(folder, few_digits / "fast" / folder.name)  # one name, two presets
     shutil.copytree(folder, few_digits / "mine")
     assert run("task06", "--eval_samples", 20, "--eval_images", 50, "--gpu", -1) == 0, capfd.readouterr().err
@@ -159,6 +230,14 @@ def test_images_of_the_second_opinion_are_as_many_as_asked_for():
 
     for preset, given, expected in (("fast", {}, 100), ("quick", {}, 100), ("quick", {"eval_images": 7}, 7)):
         assert n_test_images(Config(**{"preset": preset, **settings_beside(preset, given)}).resolved()) == expected
+
+
+def test_the_paper_s_units_stand_beside_the_models_it_has():
+    from tasks.task06 import of_paper
+
+    assert of_paper(Config(stochastic_layers=2, n_samples=50).resolved()) == "26+7"
+    assert of_paper(Config(objective="vae_elbo", n_samples=5).resolved()) == "20"
+    assert of_paper(Config(conditional="learned_prior").resolved()) == of_paper(Config(n_latent=(2,)).resolved()) == ""
 
 
 def test_pictures_of_active_units_leave_out_variations_of_the_tables_runs():

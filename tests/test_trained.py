@@ -138,7 +138,8 @@ def test_per_image_values_are_written(tmp_path, mnist, capfd):
     from experiment import command_line
 
     flags = "--eval_only --eval_samples 30 --eval_images 20 --gpu -1 --run_dir".split()
-    flags += [str(RESULTS / "quick" / "iwae-1l-k5"), "--per_image", str(tmp_path / "each.csv")]
+    folder = shutil.copytree(RESULTS / "quick" / "iwae-1l-k5", tmp_path / "run")
+    flags += [str(folder), "--per_image", str(tmp_path / "each.csv")]
     assert command_line(main.work, main.DESCRIPTION, flags) == 0
     with open(tmp_path / "each.csv", newline="") as file:
         rows = list(csv.DictReader(file))

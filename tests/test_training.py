@@ -384,6 +384,14 @@ def test_weights_are_this_run_s_own_again_where_looking_at_averages_fails(tmp_pa
     assert all(map(np.array_equal, one.model.get_weights(), before))
 
 
+def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, digits):
+    config = dataclasses.replace(TINY, run_dir=str(tmp_path)).resolved()
+    one = loop._Training(config, Run(tmp_path), digits, build_model(config, digits.pixel_means), False, None)
+    one._on_signal(2, None)
+    with pytest.raises(KeyboardInterrupt):
+        one._on_signal(2, None)
+
+
 def test_divergence_stops_with_step_value_and_checkpoint(tmp_path, digits):
     with pytest.raises(TrainingDiverged, match=r"the objective was (nan|-?inf) at step \d+ .*checkpoint is .*ckpt-0"):
         run_training(tmp_path / "run", digits, dataclasses.replace(TINY, learning_rate=1e30))

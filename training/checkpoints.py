@@ -62,6 +62,7 @@ class Checkpoints:
 
     @property
     def step(self):
+        """How many steps have been taken."""
         return int(self.optimizer.iterations.numpy())
 
     def _on_disk(self):

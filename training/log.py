@@ -30,6 +30,7 @@ class Log:
                 hparams.hparams(simple, trial_id=run.path.name)
 
     def has(self, step):
+        """Whether one of the last two rows is of this step."""
         return any(int(row["step"]) == step for row in self.rows[-2:])
 
     def add(self, row):

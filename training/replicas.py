@@ -10,6 +10,7 @@ import tensorflow as tf
 
 
 def n_replicas():
+    """Of the tf.distribute strategy in whose scope this is called; 1 without one."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 

@@ -36,8 +36,8 @@ def learning_rate(config, steps_per_epoch):
 def make_optimizer(config, steps_per_epoch, model):
     """Adam as in the paper (beta 0.9 and 0.999, epsilon 1e-4), or SOAP; averaging the weights too if `config.ema`.
 
-    Keras adds epsilon to sqrt(v) before v's bias is corrected, as the reference does: in the first steps it counts more
-    than where it is added after that, as in PyTorch.
+    Keras adds epsilon to sqrt(v) before v's bias is corrected, as the reference does. PyTorch adds it after the
+    correction, so in the first steps epsilon has more effect here.
     """
     averaging = dict(use_ema=config.ema > 0, ema_momentum=config.ema)
     rate = learning_rate(config, steps_per_epoch)

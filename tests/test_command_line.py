@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import shlex
 import shutil
 import signal
 import subprocess
@@ -22,8 +21,7 @@ from experiment import command_line, program, session
 from experiment.flags import parse_flags
 from experiment.run_folder import ROOT, Run, load_config
 from experiment.startup import start_tensorflow
-
-TINY = "--n_samples 2 --n_hidden 12 --n_latent 3 --batch_size 100 --eval_samples 20 --eval_images 50 --gpu -1".split()
+from tests.helpers import TINY, go_on_line, in_process, newest_checkpoint, weights_in
 
 
 def start(*flags, program=("main.py",), **kwargs):
@@ -32,10 +30,6 @@ def start(*flags, program=("main.py",), **kwargs):
         [sys.executable, *program, *map(str, flags)], cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs,
     )  # fmt: skip
-
-
-def in_process(*flags):
-    return command_line(main.work, main.DESCRIPTION, [str(flag) for flag in flags])
 
 
 @pytest.fixture(scope="module")
@@ -238,14 +232,6 @@ def test_idx_file_cut_short_is_one_line(tmp_path, capfd):
     assert "ubyte is cut short" in error and error.count("\n") == 1
 
 
-def go_on_line(error):
-    """The words of the command that a stopped program names."""
-    (line,) = [line for line in error.splitlines() if line.startswith("go on with: ")]
-    python, *words = shlex.split(line.removeprefix("go on with: "))
-    assert python == sys.executable
-    return words
-
-
 def stopped(*flags):
     """Opens a run, and is stopped before it does anything."""
 
@@ -358,21 +344,6 @@ def test_killed_at_any_moment_and_resumed_ends_the_same():
         os.killpg(process.pid, signal.SIGKILL)  # the run that it was killing, too
         raise
     assert process.returncode == 0 and out.count("| yes |") == 1, out + err
-
-
-def newest_checkpoint(folder):
-    steps = [int(path.stem.split("-")[1]) for path in (folder / "checkpoints").glob("ckpt-*.index")]
-    return max(steps, default=None)
-
-
-def weights_in(folder):
-    import h5py
-
-    found = []
-    with h5py.File(folder / "model.weights.h5") as file:
-        file.visititems(lambda name, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None)
-    assert found
-    return found
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):

@@ -19,7 +19,7 @@ import data.published
 from evaluation import likelihood
 from experiment import run_folder, session
 from models.iwae import IWAE
-from tests.test_command_line import TINY, go_on_line, in_process, weights_in
+from tests.helpers import RECORD, TINY, go_on_line, in_process, weights_in
 from utils import save_weights
 
 
@@ -83,9 +83,6 @@ def test_a_config_that_is_none_is_one_line_before_the_work(content, copied, no_w
     (copied / "config.json").write_bytes(content.encode("latin-1"))
     assert in_process("--resume", "--run_dir", copied) == 2
     one_line(capfd, "config.json cannot be read")
-
-
-RECORD = dict(test_llh=-9.5, standard_error=0.1, mc_error=None, n_samples=20, n_images=50, active_units=[2])
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", *(json.dumps({**RECORD, name: "?"}) for name in RECORD), "NaN"])

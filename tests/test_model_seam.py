@@ -3,7 +3,6 @@
 tests/top_first.py: three layers, the top one drawn first, linear all through.
 """
 
-import csv
 import io
 import json
 import os
@@ -26,9 +25,11 @@ from models.catalogue import ModelEntry
 from models.gradients import estimate_and_gradients
 from models.objectives import iwae_elbo
 from tasks import task06
-from tests.test_seams import add_data_set, only_folder, pictures, prior, run_main, strokes
+from tests.helpers import in_process
+from tests.test_seams import add_data_set, only_folder, pictures, prior, strokes
 from tests.top_first import TopFirst
 from training import loop
+from utils import read_csv
 
 FLAGS = (
     "--model top_first --stochastic_layers 3 --dataset strokes --n_samples 3 --batch_size 30 --epochs 3"
@@ -48,7 +49,7 @@ def registered(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(registered):
     """The folder of a run that was never stopped."""
-    assert run_main(*FLAGS) == 0
+    assert in_process(*FLAGS) == 0
     return only_folder(registered)
 
 
@@ -60,11 +61,6 @@ def images(n=40):
     return (strokes(n, 1)[0] > 127).astype(np.float32)
 
 
-def rows_of(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_another_model_goes_through_main_and_task_6(registered, finished, capfd):
     folder = finished
     assert folder.name.startswith("iwae-3l-k3-model-top-first-dataset-strokes")  # its usual sizes are not named
@@ -72,14 +68,14 @@ def test_another_model_goes_through_main_and_task_6(registered, finished, capfd)
     assert config.model == "top_first" and config.n_latent == (4, 3, 2) and cells.cell_of(config) is None
     assert {f"figures/{name}.png" for name in ("prior", "learning_curves", "posterior_pca")} <= pictures(folder)
     assert {array.shape for array in prior(folder).values()} == {(100, 5, 7)}
-    rows = rows_of(folder / "metrics.csv")
+    rows = read_csv(folder / "metrics.csv")
     assert float(rows[-1]["test_iwae_elbo"]) > float(rows[0]["test_iwae_elbo"]) + 1
     with np.load(folder / "arrays" / "posterior_means.npz") as arrays:  # layers from the image up, whatever their order
         assert [arrays[f"z{i}"].shape for i in (1, 2, 3)] == [(40, 4), (40, 3), (40, 2)]
     record = json.loads((folder / "test_llh.json").read_text())
     assert record["active_units"] == [int(rows[-1][f"active_z{i}"]) for i in (1, 2, 3)]
     assert survey(task06.work, task06.__doc__, ["--eval_samples", "20", "--gpu", "-1"]) == 0, capfd.readouterr().err
-    (row,) = rows_of(registered / "task06" / "active_units.csv")
+    (row,) = read_csv(registered / "task06" / "active_units.csv")
     assert row["units"] == "4+3+2" and row["active"].count("+") == 2 and row["paper"] == ""
     assert {"task06/activity.png", "task06/while_training.png"} <= pictures(registered)
 
@@ -102,23 +98,23 @@ def test_stopped_and_resumed_it_ends_the_same(registered, finished, monkeypatch,
 
     monkeypatch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
     monkeypatch.setattr(loop._Training, "_report", report_then_interrupt)
-    assert run_main(*FLAGS, "--run_dir", tmp_path) == 130
+    assert in_process(*FLAGS, "--run_dir", tmp_path) == 130
     assert "(epoch 2 of 3), which is saved" in capfd.readouterr().err
     monkeypatch.setattr(loop._Training, "_report", report)
-    assert run_main("--resume", "--run_dir", tmp_path) == 0
+    assert in_process("--resume", "--run_dir", tmp_path) == 0
     weights, logs = [], []
     for folder in (finished, tmp_path):
         model = tiny_model()
         model.load_weights(folder / "model.weights.h5")
         weights.append(model.get_weights())
-        logs.append([{**row, "seconds": ""} for row in rows_of(folder / "metrics.csv")])
+        logs.append([{**row, "seconds": ""} for row in read_csv(folder / "metrics.csv")])
     assert all(np.array_equal(a, b) for a, b in zip(*weights)) and logs[0] == logs[1]
 
 
 def test_a_conditional_one_with_a_learned_prior(registered, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(Session, "draw", lambda session: None)
     flags = [*FLAGS, "--conditional", "learned_prior", "--epochs", 1, "--run_dir", tmp_path]
-    assert run_main(*flags) == 0, capfd.readouterr().err
+    assert in_process(*flags) == 0, capfd.readouterr().err
     assert {array.shape for array in prior(tmp_path).values()} == {(30, 5, 7)}
 
 

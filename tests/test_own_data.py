@@ -13,7 +13,8 @@ from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.settings import Config
 from tasks import task04, task05, task06
-from tests.test_seams import SIZES, only_folder, pictures, run_main
+from tests.helpers import in_process
+from tests.test_seams import SIZES, only_folder, pictures
 from training.images import as_tensor
 
 SHAPE = (20, 32)
@@ -94,18 +95,18 @@ def test_a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded(folder, re
     plain = ["--preset", "quick", *SIZES, "--batch_size", 10, "--epochs", 1, "--run_dir", results / "plain"]
     with monkeypatch.context() as patch:
         patch.setattr(session.Session, "draw", lambda self: None)
-        assert run_main("--dataset", folder, *plain) == 0  # as a model that is given no labels
+        assert in_process("--dataset", folder, *plain) == 0  # as a model that is given no labels
 
     again = ["--eval_only", "--run_dir", run]
     capfd.readouterr()
     assert run_task(task05, *again) == 2  # the run there is not what task 5 is about
     assert "learned_prior is not allowed; here it is standard_prior" in capfd.readouterr().err
     folder.rename(folder.parent / "new" / folder.name)
-    assert run_main(*again) == 2
+    assert in_process(*again) == 2
     assert "my shapes is not there; --data_dir names the folder" in capfd.readouterr().err
     assert len(load_run(run, data_dir=folder.parent / "new", gpu=-1).dataset.test_images) == 20
     (folder.parent / "new" / folder.name / "a" / "000.png").unlink()
-    assert run_main(*again, "--data_dir", folder.parent / "new") == 2
+    assert in_process(*again, "--data_dir", folder.parent / "new") == 2
     error = capfd.readouterr().err
     assert "my shapes is not what the run began with: n_train 180" not in error and "n_test 19, not 20" in error
     assert error.count("\n") == 1
@@ -432,7 +433,7 @@ def test_what_only_the_images_tell_is_refused_before_training(kind, said, tmp_pa
     with pytest.raises(DataError, match=said):
         load(str(path))
     if kind == "mixed":  # once as a user sees it
-        assert run_main("--dataset", path, "--batch_size", 5, "--gpu", -1) == 2
+        assert in_process("--dataset", path, "--batch_size", 5, "--gpu", -1) == 2
         error = capfd.readouterr().err
         assert "11.png is 3 pixels high" in error and error.count("\n") == 1 and not list(results.rglob("*.h5"))
 

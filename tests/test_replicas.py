@@ -18,8 +18,8 @@ from experiment import command_line, session
 from experiment.cluster import this_worker
 from experiment.errors import UsageError
 from experiment.run_folder import ROOT
+from tests.helpers import newest_checkpoint, weights_in
 from tests.on_replicas import DIES_AT, RUN, STEPS, few
-from tests.test_command_line import weights_in
 
 PROGRAM = [sys.executable, str(ROOT / "tests" / "on_replicas.py")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -102,8 +102,7 @@ def test_two_workers_are_one_run_and_the_death_of_one_is_an_error_that_names_the
     monkeypatch.setattr(session, "load", lambda *_: few(mnist))
     of_new_weights = json.loads((folder / "test_llh.json").read_text())
     assert command_line(lambda this: this.train(), None, ["--resume", "--run_dir", str(folder)]) == 0
-    steps = [int(path.stem.split("-")[1]) for path in (folder / "checkpoints").glob("ckpt-*.index")]
-    assert max(steps) == 12 > DIES_AT
+    assert newest_checkpoint(folder) == 12 > DIES_AT
 
     measured = []
 

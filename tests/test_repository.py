@@ -1,5 +1,6 @@
 """The repository keeps its word: README, results, CI and style."""
 
+import importlib
 import json
 import pathlib
 import re
@@ -11,13 +12,18 @@ import pytest
 
 import tables
 from experiment import cells, markdown
-from experiment.flags import parse_flags
+from experiment.flags import default_path, hyperparameters, parse_flags
 from experiment.run_folder import RESULTS, ROOT, Run, load_config
 from experiment.session import Session
 from experiment.settings import Config
 from utils import read_csv
 
 README = (ROOT / "README.md").read_text()
+PAGES = [
+    "README.md",
+    "results/recipe/README.md",
+    *sorted(f"{path.parent.name}/README.md" for path in ROOT.glob("*/README.md")),
+]
 TRACKED = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True).stdout.split()
 MEASURED = [ROOT / path.removesuffix("/test_llh.json") for path in TRACKED if path.endswith("/test_llh.json")]
 COMMITTED = [folder for folder in MEASURED if "recipe" not in folder.parts]  # those have no weights
@@ -37,20 +43,28 @@ def test_readme_s_first_run_does_not_collide_with_a_committed_one():
     assert process.returncode == 0  # it leaves the clone clean
 
 
-def test_readme_names_only_flags_that_exist():
-    known = {
-        *Config.__dataclass_fields__,
-        "resume",
-        "eval_only",
-        "help",
-        "logdir",
-        "rounds",
-        "seconds",
-        "measure",
-        "commands",
-        "process",
-    }  # the last one is xargs's
-    assert set(re.findall(r"--([a-z_]+)", README)) <= known
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_pages_name_only_flags_and_give_only_commands_that_exist(page):
+    text = (ROOT / page).read_text()
+    others = {"resume", "eval_only", "help", "measure", "commands"}  # of main.py and tables.py, not settings
+    others |= {"only", "cost", "kills", "operators", "signal"}  # of benchmarks and tests
+    others |= {"process", "logdir"}  # of xargs and TensorBoard
+    known = {*Config.__dataclass_fields__, *hyperparameters(), *others}
+    assert set(re.findall(r"--([a-z_]+)", text)) <= known
+    for line in re.findall(r"^(?:.*/)?python main\.py (--.*)$", text, re.MULTILINE):
+        words = line.partition(" #")[0].partition(" && ")[0].split()
+        if not {"pictures/", "images.npz"} & {*words}:  # own data, which is not here
+            parse_flags(words)
+
+
+def test_the_commands_of_tasks_find_committed_runs():
+    commands = re.findall(r"python tasks/(task0[1-57])\.py([^&\n`]*)", (ROOT / "tasks/README.md").read_text())
+    assert {name for name, _ in commands} == {f"task0{i}" for i in (1, 2, 3, 4, 5, 7)}
+    for name, flags in commands:
+        task = importlib.import_module(f"tasks.{name}")
+        config = parse_flags(flags.split(), "", task.DEFAULTS, task.FIXED)[0]
+        assert pathlib.Path(config.run_dir) in COMMITTED
+        assert load_config(config.run_dir).experiment() == config.experiment()
 
 
 def test_readme_quotes_the_quick_run_as_it_was():
@@ -62,7 +76,7 @@ def test_readme_quotes_the_quick_run_as_it_was():
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
 def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
     config = load_config(folder)
-    assert folder.parent.name == config.preset
+    assert folder.parent.name == config.preset and default_path(config) == folder
     assert (folder / "model.weights.h5").stat().st_size < 2.5e6
     assert json.loads((folder / "training.json").read_text())["epochs"] == config.n_epochs
     last_row = (folder / "metrics.csv").read_text().splitlines()[-1]

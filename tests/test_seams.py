@@ -12,11 +12,10 @@ import pytest
 import tensorflow as tf
 
 import data.catalogue
-import main
 import models.catalogue
 from data import Dataset
 from data.catalogue import DatasetEntry
-from experiment import cells, command_line, run_folder
+from experiment import cells, run_folder
 from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.run_folder import Run, load_config
@@ -25,6 +24,7 @@ from experiment.settings import Config
 from models.catalogue import Hyperparameter, ObjectiveEntry, objective_function
 from models.interface import LogWeights
 from models.objectives import Estimate, iwae_elbo, vae_elbo
+from tests.helpers import in_process
 
 STROKES = DatasetEntry(n_train=120, n_test=40, image_shape=(5, 7), n_labels=3, module=__name__)
 SIZES = (
@@ -58,10 +58,6 @@ def results(monkeypatch, tmp_path):
     return add_data_set(monkeypatch, tmp_path)
 
 
-def run_main(*flags):
-    return command_line(main.work, main.DESCRIPTION, [*map(str, flags)])
-
-
 def pictures(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*.png") if path.stat().st_size > 3000}
 
@@ -81,7 +77,7 @@ def only_folder(results):
 
 
 def test_another_data_set_goes_through_main(results, monkeypatch, capfd):
-    assert run_main("--dataset", "strokes", *SIZES) == 0, capfd.readouterr().err
+    assert in_process("--dataset", "strokes", *SIZES) == 0, capfd.readouterr().err
     folder = only_folder(results)
     saved = json.loads((folder / "config.json").read_text())
     assert saved["experiment"]["dataset"] == "strokes" and "strokes" in folder.name
@@ -99,10 +95,10 @@ def test_another_data_set_goes_through_main(results, monkeypatch, capfd):
     weights = (folder / "model.weights.h5").read_bytes()
     monkeypatch.setattr(Session, "draw", lambda self: None)  # once is enough
     capfd.readouterr()
-    assert run_main("--eval_only", "--run_dir", folder) == 0
+    assert in_process("--eval_only", "--run_dir", folder) == 0
     out, err = capfd.readouterr()
     assert f"log likelihood (k=20): {record['test_llh']:.2f}" in out and "error" not in err
-    assert run_main("--resume", "--run_dir", folder, "--eval_images", 7) == 0
+    assert in_process("--resume", "--run_dir", folder, "--eval_images", 7) == 0
     assert "7 images, 20 samples" in capfd.readouterr().out and prior(folder).keys() == images.keys()
     assert (folder / "model.weights.h5").stat().st_size == len(weights)
 
@@ -125,7 +121,7 @@ def test_cells_of_the_tables_are_of_their_data_set_alone(results):
     ],
 )
 def test_flags_are_judged_by_the_sizes_in_the_table(flags, said, results, capfd):
-    assert run_main(*flags.split()) == 2
+    assert in_process(*flags.split()) == 2
     error = capfd.readouterr().err
     assert said in error and error.count("\n") == 1 and not list(results.iterdir())
 
@@ -164,13 +160,13 @@ def alpha(monkeypatch):
 def test_another_objective_has_its_flag_and_is_trained_with_it(results, alpha, no_figures, capfd):
     flags = ["--dataset", "strokes", *SIZES, "--objective", "alpha_bound"]
     for value, said in (("1", "less than 1"), ("-0.5", "at least 0")):
-        assert run_main(*flags, "--alpha", value) == 2
+        assert in_process(*flags, "--alpha", value) == 2
         error = capfd.readouterr().err
         assert f"--alpha: {float(value)} is not allowed; {said}" in error and error.count("\n") == 1
-    assert run_main("--alpha", 0.3) == 2  # another objective has no such number
+    assert in_process("--alpha", 0.3) == 2  # another objective has no such number
     assert "--alpha: not with --objective iwae_elbo" in capfd.readouterr().err and not list(results.iterdir())
 
-    assert run_main(*flags, "--alpha", 0.25) == 0, capfd.readouterr().err
+    assert in_process(*flags, "--alpha", 0.25) == 0, capfd.readouterr().err
     folder = only_folder(results)
     assert "alpha-0.25" in folder.name
     saved = json.loads((folder / "config.json").read_text())["experiment"]
@@ -178,9 +174,9 @@ def test_another_objective_has_its_flag_and_is_trained_with_it(results, alpha, n
     assert load_config(folder).hyperparameters == {"alpha": 0.25}
     capfd.readouterr()
     for flag, value, said in (("alpha", 0.75, "0.75, but"), ("groups", 1, "not with --objective alpha_bound")):
-        assert run_main("--resume", "--run_dir", folder, f"--{flag}", value) == 2
+        assert in_process("--resume", "--run_dir", folder, f"--{flag}", value) == 2
         assert f"--{flag}: {said}" in capfd.readouterr().err
-    assert run_main("--resume", "--run_dir", folder, "--alpha", 0.25) == 0, capfd.readouterr().err
+    assert in_process("--resume", "--run_dir", folder, "--alpha", 0.25) == 0, capfd.readouterr().err
     assert "hyperparameters=alpha 0.25" in capfd.readouterr().out
 
 

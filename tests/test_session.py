@@ -17,9 +17,9 @@ from experiment.presets import settings_beside
 from experiment.run_folder import Run
 from experiment.session import Session, build_model
 from experiment.settings import Config
+from tests.helpers import RECORD
 from utils import evenly_spaced, read_csv, write_csv
 
-RECORD = dict(test_llh=-9.5, standard_error=0.1, mc_error=None, n_samples=20, n_images=50, active_units=[2])
 SMALL = Config(n_hidden=(6,), n_latent=(3,), epochs=1, jit="off", conditional="learned_prior")
 
 

@@ -1,0 +1,38 @@
+"""What several files of tests do: programs in this process, what they say, and what they leave in a run's folder."""
+
+import shlex
+import sys
+
+import h5py
+
+import main
+from experiment import command_line
+
+TINY = "--n_samples 2 --n_hidden 12 --n_latent 3 --batch_size 100 --eval_samples 20 --eval_images 50 --gpu -1".split()
+RECORD = dict(test_llh=-9.5, standard_error=0.1, mc_error=None, n_samples=20, n_images=50, active_units=[2])
+
+
+def in_process(*flags):
+    """main.py's exit code."""
+    return command_line(main.work, main.DESCRIPTION, [str(flag) for flag in flags])
+
+
+def go_on_line(error):
+    """The words of the command that a stopped program names."""
+    (line,) = [line for line in error.splitlines() if line.startswith("go on with: ")]
+    python, *words = shlex.split(line.removeprefix("go on with: "))
+    assert python == sys.executable
+    return words
+
+
+def newest_checkpoint(folder):
+    steps = [int(path.stem.split("-")[1]) for path in (folder / "checkpoints").glob("ckpt-*.index")]
+    return max(steps, default=None)
+
+
+def weights_in(folder):
+    found = []
+    with h5py.File(folder / "model.weights.h5") as file:
+        file.visititems(lambda name, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None)
+    assert found
+    return found

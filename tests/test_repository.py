@@ -112,6 +112,21 @@ def test_the_recipe_s_tables_are_those_of_its_runs_and_none_compared_was_tested_
     assert runs and all(result.config.held_out == 10000 for result in runs)
 
 
+def test_runs_of_two_seeds_are_what_the_recipe_s_page_says():
+    recipe = RESULTS / "recipe"
+    page = (recipe / "README.md").read_text().partition("## Two seeds")[2]
+    rows = re.findall(r"^\| .* \| (-[\d.]+) \| (-[\d.]+) \|$", page, re.MULTILINE)
+    names = {f"{name}seed{seed}": row[seed] for name, row in zip(("", "earlier_soap_", "lr_warmup0.18_"), rows)
+             for seed in (0, 1)}  # fmt: skip
+    for name, said in names.items():
+        folder = recipe / ("k5_grown_rate3e-3" if name == "earlier_soap_seed0" else f"k5_60epochs/{name}")
+        assert f"{json.loads((folder / 'test_llh.json').read_text())['test_llh']:.2f}" == said
+        settings = json.loads((folder / "config.json").read_text())["experiment"]
+        assert (settings["seed"], settings["epochs"], settings["n_samples"]) == (int(name[-1]), 60, 5)
+        warmup = settings.get("lr_warmup", settings.get("rate_warmup"))  # as it was called
+        assert (settings["beta_warmup"], round(warmup, 2)) == (0, 0.18 if name.startswith("lr_warmup") else 1)
+
+
 def test_the_epochs_of_the_silhouettes_were_chosen_by_what_their_page_says():
     records = sorted((RESULTS / "recipe" / "caltech").glob("*/test_llh.json"), key=lambda path: epochs_of(path.parent))
     held_out = [f"{json.loads(path.read_text())['test_llh']:.1f}" for path in records]

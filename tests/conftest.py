@@ -50,6 +50,13 @@ def few_digits(digits, monkeypatch, tmp_path):
 
 
 @pytest.fixture
+def results(monkeypatch, tmp_path):
+    """results/ is a folder below a temporary one."""
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+@pytest.fixture
 def no_figures(monkeypatch):
     """Programs in this process draw none of main.py's figures, where a test does not look at them."""
     monkeypatch.setattr(session.Session, "draw", lambda self: None)

@@ -4,17 +4,25 @@ import shlex
 import sys
 
 import h5py
+import numpy as np
+from PIL import Image
 
 import main
 from experiment import command_line
 
 TINY = "--n_samples 2 --n_hidden 12 --n_latent 3 --batch_size 100 --eval_samples 20 --eval_images 50 --gpu -1".split()
 RECORD = dict(test_llh=-9.5, standard_error=0.1, mc_error=None, n_samples=20, n_images=50, active_units=[2])
+GREYS = np.random.default_rng(0).integers(0, 256, (20, 4, 6)).astype(np.uint8)  # images of a data set
 
 
 def in_process(*flags):
     """main.py's exit code."""
     return command_line(main.work, main.DESCRIPTION, [str(flag) for flag in flags])
+
+
+def run_task(task, *flags):
+    """A task's exit code."""
+    return command_line(task.work, task.__doc__, [*map(str, flags)], task.DEFAULTS, task.FIXED)
 
 
 def go_on_line(error):
@@ -36,3 +44,8 @@ def weights_in(folder):
         file.visititems(lambda name, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None)
     assert found
     return found
+
+
+def draw(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)

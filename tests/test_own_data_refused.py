@@ -1,0 +1,149 @@
+"""What is no good as a user's own data is refused: one line, before the work."""
+
+import numpy as np
+import pytest
+
+from data import DataError, load
+from experiment.errors import UsageError
+from experiment.flags import parse_flags
+from tasks import task04
+from tests.helpers import GREYS, draw, in_process, run_task
+
+
+def bad(tmp_path, kind):
+    """Makes data that are no good, and returns their path."""
+    path = tmp_path / "data.npz"
+    images, labels = GREYS, np.arange(20) % 3
+    fractions = GREYS / 255
+    fractions[7, 2, 2] = np.nan
+    contents = {
+        "NaN": dict(x_train=fractions),
+        "above": dict(x_train=GREYS / 1.0),
+        "below": dict(x_train=GREYS.astype(int) - 1),
+        "text": dict(x_train=np.array([[["a"]]] * 20)),
+        "objects": dict(x_train=np.array([[[None]]] * 20)),
+        "flat": dict(x_train=images.reshape(20, -1)),
+        "names": dict(images=images),
+        "empty": dict(x_train=images[:0]),
+        "one": dict(x_train=images[:1]),
+        "sizes": dict(x_train=images, x_test=images[:, :3]),
+        "count": dict(x_train=images, y_train=labels[:19]),
+        "fractions": dict(x_train=images, y_train=labels / 2),
+        "negative": dict(x_train=images, y_train=labels - 1),
+        "many": dict(x_train=images, y_train=labels + 1000),
+        "unlabelled": dict(x_train=images, y_train=labels, x_test=images),
+        "unknown": dict(x_train=images, y_train=labels, x_test=images, y_test=labels + 1),
+    }
+    if kind in contents:
+        np.savez(path, **contents[kind])
+        return path
+    path = tmp_path / "folder"
+    path.mkdir()
+    if kind != "bare":
+        for number, image in enumerate(GREYS):
+            draw(path / f"{number:02d}.png", image)
+    if kind == "mixed":
+        draw(path / "11.png", GREYS[11, :3])
+    if kind == "unreadable":
+        (path / "12.png").write_bytes((path / "12.png").read_bytes()[:40])
+    if kind == "deep":
+        draw(path / "13.png", GREYS[13].astype(np.uint16) * 256)
+    if kind == "transparent":
+        draw(path / "14.png", np.random.default_rng(1).integers(0, 256, (4, 6, 4)).astype(np.uint8))
+    if kind == "class":
+        for number in range(20):
+            (path / "a").mkdir(exist_ok=True)
+            (path / f"{number:02d}.png").rename(path / "a" / f"{number:02d}.png")
+        (path / "b").mkdir()
+    if kind == "cut":
+        np.savez(tmp_path / "cut.npz", x_train=GREYS)
+        (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-100])
+        return tmp_path / "cut.npz"
+    if kind == "rotten":  # one bit of one pixel: only the archive's sum tells
+        np.savez(tmp_path / "rotten.npz", x_train=np.concatenate([GREYS] * 20))
+        whole = bytearray((tmp_path / "rotten.npz").read_bytes())
+        whole[9000] ^= 1  # far behind the header, which is read before
+        (tmp_path / "rotten.npz").write_bytes(whole)
+        return tmp_path / "rotten.npz"
+    if kind == "mapped":
+        np.save(tmp_path / "bits.npy", (GREYS > 127).astype(np.uint8))
+        return tmp_path / "bits.npy"
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("bare", "folder holds no PNG or JPEG files"),
+        ("class", "b holds no PNG or JPEG files"),
+        ("text", "x_train .* holds .*, not numbers"),
+        ("objects", "x_train in .* is not an array of numbers"),
+        ("flat", r"has the shape \(20, 24\): \[n, height, width\] is needed"),
+        ("names", r"has no x_train \(it has images\)"),
+        ("empty", r"\(0, 4, 6\): it is empty"),
+        ("one", "there are 0 images to train on and 2 to test on"),
+        ("sizes", r"has the shape \(20, 3, 6\), and x_train \(20, 4, 6\)"),
+        ("count", "y_train .* an integer for each of the 20 images"),
+        ("fractions", "type float64: an integer for each"),
+        ("negative", "y_train .* has labels from -1: they count from 0"),
+        ("many", "labels go up to 1002, and there are only 18 images"),
+        ("unlabelled", "has labels for train alone"),
+        ("unknown", "y_test goes up to 3, and y_train to 2"),
+        ("cut", "cut.npz cannot be read"),
+    ],
+)
+def test_what_no_header_can_be_right_of_is_refused_before_tensorflow(kind, said, tmp_path):
+    with pytest.raises(UsageError, match=said) as error:
+        parse_flags(["--dataset", str(bad(tmp_path, kind))])
+    assert str(error.value).startswith("--dataset: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("NaN", "x_train in .* has NaN among images 0 to 19"),
+        ("above", r"values from 0 to 255: floats must lie in \[0, 1\]"),
+        ("below", "values from -1 to 254: integers must lie in 0 to 255"),
+        ("mixed", "11.png is 3 pixels high and 6 wide, where 4 by 6 were expected"),
+        ("unreadable", "12.png cannot be read as a picture"),
+        ("deep", "13.png has more than 8 bits a channel"),
+        ("rotten", "x_train in .* cannot be read"),
+        ("transparent", "14.png is transparent in places"),
+        ("mapped", "holds 0 and 1 alone; it is used as it lies"),
+    ],
+)
+def test_what_only_the_images_tell_is_refused_before_training(kind, said, tmp_path, results, capfd):
+    path = bad(tmp_path, kind)
+    with pytest.raises(DataError, match=said):
+        load(str(path))
+    if kind == "mixed":  # once as a user sees it
+        assert in_process("--dataset", path, "--batch_size", 5, "--gpu", -1) == 2
+        error = capfd.readouterr().err
+        assert "11.png is 3 pixels high" in error and error.count("\n") == 1 and not list(results.rglob("*.h5"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--dataset {}/nowhere", "nowhere is not allowed; one of mnist, .*, or the path of"),
+        ("--dataset {}/all.npz --batch_size 19", "--batch_size: 19 is not allowed; there are 18 images"),
+        ("--dataset {}/all.npz --batch_size 9 --conditional learned_prior", "all.npz has no labels"),
+        ("--dataset {}/all.npz --batch_size 9 --binarise never", "one of dynamic, fixed, threshold, none"),
+        ("--dataset {}/text.txt", "text.txt is no .npz or .npy file and no folder"),
+    ],
+)
+def test_flags_are_judged_by_the_user_s_own_data(flags, said, tmp_path):
+    np.savez(tmp_path / "all.npz", x_train=GREYS)
+    (tmp_path / "text.txt").write_text("")
+    with pytest.raises(UsageError, match=said):
+        parse_flags(flags.format(tmp_path).split())
+
+
+def test_a_task_about_labels_says_where_there_are_none(tmp_path, results, capfd):
+    np.savez(tmp_path / "all.npz", x_train=GREYS)
+    flags = ["--dataset", str(tmp_path / "all.npz"), "--batch_size", "9"]
+    assert run_task(task04, *flags) == 2
+    error = capfd.readouterr().err
+    assert (
+        "--conditional: learned_prior is not allowed" in error and "has no labels" in error and error.count("\n") == 1
+    )

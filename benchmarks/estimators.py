@@ -8,13 +8,14 @@ from models.catalogue import OBJECTIVES
 CONFIGS = [(1, 8, 100), (1, 64, 20), (2, 64, 20)]  # layers, k, batch
 USUAL = "iwae_elbo"
 NUMBERS = {"groups": 4}  # in the place of hyperparameters' defaults
+STILL = 1e-6  # a learning rate at which no objective, of whatever weights, gets far enough to diverge
 
 
 def measure_estimators(rounds, seconds):
     """[{layers, n_samples, batch_size, ratios: {objective: [time of a step over that of iwae_elbo, ...]}}]."""
     measured = []
     for layers, k, batch in CONFIGS:
-        spec = {"layers": layers, "n_samples": k, "batch_size": batch}
+        spec = {"layers": layers, "n_samples": k, "batch_size": batch, "learning_rate": STILL}
         with inputs_file(layers, k, batch) as inputs, workers_for({USUAL: "ours", "other": "ours"}) as workers:
             usual, other = workers.values()
             usual.build(spec, inputs)

@@ -167,6 +167,12 @@ def test_a_contender_takes_the_steps_of_the_objective_asked_for(monkeypatch):
     assert found == [("iwae_elbo", {}), ("miwae", {"groups": 4})]
 
 
+def test_fewer_steps_than_are_timed_are_an_error():
+    _, run = ours.build({"layers": 1, "n_samples": 2, "batch_size": 20, "learning_rate": 1e30}, *inputs(1)[:2])
+    with pytest.raises(ArithmeticError, match="too few steps for the time"):
+        run(5)
+
+
 def test_readme_shows_the_measured_tables():
     results = json.loads((ROOT / "benchmarks/results.json").read_text())
     assert part_of(ROOT / "benchmarks" / "README.md", "benchmarks") == tables(results)

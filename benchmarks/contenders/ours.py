@@ -22,8 +22,10 @@ def build(spec, weights, images):
 
     def run(n_steps):
         nonlocal position
-        take_steps(*data, order, tf.constant(position), tf.constant(position + n_steps))[1].numpy()
         position += n_steps
+        stopped, value, _ = take_steps(*data, order, tf.constant(position - n_steps), tf.constant(position))
+        if int(stopped) < position:
+            raise ArithmeticError(f"step {int(stopped)} gave {float(value)}: too few steps for the time")
 
     return lambda x, noise: float(tf.reduce_mean(iwae_elbo(model(x, noise)).bound)), run
 
@@ -37,7 +39,7 @@ def configured(spec, weights, images):
         hyperparameters=spec.get("hyperparameters"),
         batch_size=spec["batch_size"],
         epochs=1,
-        learning_rate=1e-3,
+        learning_rate=spec.get("learning_rate", 1e-3),
         optimizer=spec.get("optimizer", "adam"),
         ema=spec.get("ema", 0.0),
         backward_samples=math.ceil(spec["n_samples"] / fraction)

@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = [
     "README.md",
     "results/recipe/README.md",
-    *sorted(f"{path.parent.name}/README.md" for path in ROOT.glob("*/README.md")),
+    *sorted(f"{path.parent.name}/README.md" for path in ROOT.glob("[!.]*/README.md")),
 ]
 TRACKED = subprocess.run(["git", "ls-files", "results"], cwd=ROOT, capture_output=True, text=True).stdout.split()
 MEASURED = [ROOT / path.removesuffix("/test_llh.json") for path in TRACKED if path.endswith("/test_llh.json")]

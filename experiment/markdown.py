@@ -96,7 +96,8 @@ def summary(results):
         lines.append("| " + " | ".join(row) + " |")
     below = [value - ours[cell] for cell, value in REFERENCE.items() if cell in ours and ours[cell] < value]
     met = sum(cell in ours for cell in REFERENCE) - len(below)
-    others = f", {len(below)} missed by {min(below):.2f} to {max(below):.2f} nats" if below else ""
+    by = " to ".join(f"{value:.2f}" for value in sorted({min(below), max(below)})) if below else ""
+    others = f", {len(below)} missed by {by} nats" if below else ""
     epochs = [PRESETS[name]["epochs"] for name in TABLE]
     return "\n".join([
         *lines, "",

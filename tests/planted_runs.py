@@ -236,4 +236,6 @@ RUNS = [
     fault("the data's folder without effect from Python", "experiment/trained.py", "data_dir=data_dir)",
           "data_dir=None)",
           "own_data::a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded"),
+    fault("a folder stays locked after the command", "experiment/program.py", "run[0].release()", "pass",
+          "command_line::a_folder_is_free_when_the_command_has_ended"),
 ]

@@ -122,6 +122,12 @@ def test_a_run_that_has_damaged_metrics_is_not_started_from(copied, tmp_path, ca
     assert not (tmp_path / "new").exists()
 
 
+def test_a_folder_is_free_when_the_command_has_ended(few_digits, tmp_path):
+    kept = []  # as long as there is something that knows the run
+    assert command_line(kept.append, None, ["--jit", "off", "--gpu", "-1", "--run_dir", str(tmp_path / "run")]) == 0
+    Run(tmp_path / "run")
+
+
 def test_divergence_is_one_line_and_code_1(few_digits, tmp_path, capfd):
     flags = ("--jit", "off", "--epochs", 1, "--learning_rate", 1e30, "--run_dir", tmp_path / "run")
     assert in_process(*TINY, *flags) == 1

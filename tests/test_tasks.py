@@ -15,7 +15,7 @@ import evaluation.ais
 import plots.runs
 import plots.tasks
 import training.gradients
-from experiment import command_line, run_folder, session, survey
+from experiment import command_line, session, survey
 from experiment.presets import settings_beside
 from experiment.run_folder import ROOT, Run, load_config
 from experiment.session import build_model
@@ -168,14 +168,13 @@ def test_task07(few_digits, constants, no_figures, monkeypatch, capfd):
     ],
 )  # fmt: skip
 def test_tasks_take_images_of_other_sizes_without_labels(
-    name, figures, flags, small, constants, no_figures, monkeypatch, tmp_path, capfd
+    name, figures, flags, small, constants, no_figures, results, tmp_path, capfd
 ):
-    monkeypatch.setattr(run_folder, "RESULTS", tmp_path / "results")
     images = np.random.default_rng(0).integers(0, 256, (130, 5, 7)).astype(np.uint8)
     np.savez(tmp_path / "noise.npz", x_train=images[:100], x_test=images[100:])
     flags = ("--jit", "off", "--eval_images", 7, "--dataset", tmp_path / "noise.npz", *flags.split())
     assert run(name, *flags, **small) == 0, capfd.readouterr().err
-    folders = list((tmp_path / "results").glob("quick/*"))
+    folders = list(results.glob("quick/*"))
     assert all("-dataset-noise-" in folder.name for folder in folders)
     assert figures <= {path.name for folder in folders for path in folder.rglob("*.png")}
 

@@ -6,6 +6,8 @@ from benchmarks.training import inputs_file, say, workers_for
 
 STYLES = {  # row of the table: (style, images in a reading)
     "this project": ("ours", 300),
+    "this project, noise given": ("noise given", 300),
+    "this project, noise given, logits summed": ("logits summed", 300),
     "matrix products alone (XLA)": ("products", 300),
     "TensorFlow, the reference's style": ("reference", 4),
 }

@@ -4,6 +4,7 @@ import statistics
 
 BOUND = "matrix products alone"
 OURS = "this project"
+REFERENCE = "TensorFlow, the reference's style"
 
 
 def tables(results):
@@ -153,7 +154,9 @@ def _evaluation(evaluation):
     rows = [[name, *(_cell(part["seconds"][name]) for part in evaluation["per_1000"])] for name in names]
     ratios = []
     for part in evaluation["per_1000"]:
-        ours, bound, reference = (statistics.median(part["seconds"][name]) for name in names)
+        ours, bound, reference = (
+            statistics.median(part["seconds"][name]) for name in (OURS, f"{BOUND} (XLA)", REFERENCE)
+        )
         over, ahead = ours / bound, reference / ours
         ratios.append(
             f"{over:.2f} times the products{_verdict(over <= 1.3, 'at most 1.3')};"

@@ -11,10 +11,11 @@ import tensorflow as tf
 
 import benchmarks.contenders as contenders
 from benchmarks import hours
-from benchmarks.contenders import keras_fit, layout, ours, parts, soap_products, split, tf_reference
+from benchmarks.contenders import evaluation, keras_fit, layout, ours, parts, soap_products, split, tf_reference
 from benchmarks.contenders import products as products_alone
 from benchmarks.tables import tables
 from experiment.markdown import part_of
+from models import blocks
 from models.catalogue import MODELS
 from models.iwae import IWAE
 from tests.oracles import numpy_log_w
@@ -121,6 +122,30 @@ def test_the_account_of_a_step_adds_up():
     measured = [{"layers": 1, "n_samples": 5, "batch_size": 100, "ms": ms}]
     text = tables({"account": {"machine": "a machine", "measured": measured}})
     assert "| 1 layer, k=5, batch 100 | 2.00 | 1.00 | 0.50 | 1.50 | 5.00 | 10.00 |" in text
+
+
+@pytest.mark.parametrize("style, repeated, summed", [("ours", 0, 0), ("noise given", 1, 0), ("logits summed", 1, 1)])
+def test_an_evaluation_without_parts_leaves_out_these_and_no_others(style, repeated, summed, monkeypatch):
+    def estimate(x):
+        (noise,), (again,) = (model.noise(20, 100, tf.constant([seed, 0]), "threefry") for seed in (1, 2**30))
+        found.append(np.allclose(noise, again, atol=0.01))
+        assert not np.array_equal(noise, again)
+        h, kernel, bias = tf.ones([2, 3]), tf.ones([3, 784]), tf.ones([784])
+        pixel = 4 if summed else np.log1p(np.exp(4))
+        np.testing.assert_allclose(blocks.sum_softplus_dense(h, kernel, bias), [784 * pixel] * 2, rtol=1e-5)
+
+    def making(given, _):
+        nonlocal model
+        model = given
+        return estimate
+
+    model, found = None, []
+    monkeypatch.setattr(blocks, "sum_softplus_dense", blocks.sum_softplus_dense)
+    monkeypatch.setattr(evaluation, "make_log_likelihood", making)
+    spec = {"layers": 1, "n_samples": 5000, "batch_size": 1, "style": style}
+    weights, images, _, _ = inputs(1)
+    evaluation.build(spec, weights, np.resize(images, (10000, 784)))[1](2)
+    assert found == [bool(repeated)]
 
 
 @pytest.mark.parametrize("random", [False, True])

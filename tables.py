@@ -1,5 +1,5 @@
 """Rebuilds the tables of README.md, results/README.md and tasks/README.md, results/comparison.png, and the comparisons
-in results/recipe, from results/*/*/test_llh.json.
+in results/recipe, from the records in results/.
 
 With --measure it first measures every trained model in results/ again, from its weights and with its own seed, and says
 by how much each differs from its record. With --commands it only prints the commands that train and measure what is not

@@ -29,6 +29,18 @@ class Dataset(NamedTuple):
         """The mean training image, float64 [n_pixels] in [0, 1]."""
         return self.train_images.mean(axis=0) / 255
 
+    def check(self):
+        """Raises DataError unless the arrays are what the entry and this class say."""
+        entry = self.entry
+        for split, n in (("train", entry.n_train), ("test", entry.n_test)):
+            images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+            if images.dtype != np.uint8 or images.shape != (n, entry.n_pixels):
+                wanted = f"uint8 {(n, entry.n_pixels)}"
+                raise DataError(f"{split}_images are {images.dtype} {images.shape}, not {wanted}")
+            if labels.dtype.kind not in "ui" or labels.shape != (n,) or not 0 <= labels.max() < max(1, entry.n_labels):
+                wanted = f"{n} integers, less than {max(1, entry.n_labels)}"
+                raise DataError(f"{split}_labels are {labels.dtype} {labels.shape} up to {labels.max()}, not {wanted}")
+
     def hold_out(self, n):
         """The same data with the last n training images in the place of the test images; itself for n = 0."""
         if not n:
@@ -49,7 +61,8 @@ class Dataset(NamedTuple):
         if how == "fixed":
             generator = np.random.default_rng(0)
             return self._replace(
-                train_images=_by_blocks(self.train_images, lambda grey: generator.random(grey.shape) * 255 < grey)
+                train_images=_by_blocks(self.train_images, lambda grey: generator.random(grey.shape) * 255 < grey),
+                test_images=self.test_images.copy(),  # a part of the same array, perhaps, which need not be kept
             )
         if how == "threshold":
             images = self.train_images, self.test_images
@@ -108,4 +121,6 @@ def load(name, data_dir=None, expected=None):
         from data import own
 
         return own.load(name, data_dir, expected)
-    return importlib.import_module(DATASETS[name].module).load(data_dir)
+    dataset = importlib.import_module(DATASETS[name].module).load(data_dir)
+    dataset.check()
+    return dataset

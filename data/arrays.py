@@ -2,6 +2,7 @@
 
 import contextlib
 import mmap
+import sys
 
 import numpy as np
 
@@ -40,6 +41,17 @@ def blocks(n):
 def aligned(shape):
     """A uint8 array, of zeros, that begins where a page of memory does: TensorFlow can then use it as it lies."""
     return np.frombuffer(mmap.mmap(-1, max(1, int(np.prod(shape)))), np.uint8, int(np.prod(shape))).reshape(shape)
+
+
+def mapped(file):
+    """A file's bytes as memory that can be larger than what there is: read when they are looked at, and dropped again.
+
+    What is written there does not reach the file (TensorFlow is given no memory that cannot be written to). Without
+    MAP_NORESERVE Linux would want room for a copy of all of it.
+    """
+    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)  # mmap has it from 3.13 on
+    how = mmap.PROT_READ | mmap.PROT_WRITE
+    return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | no_reserve, prot=how)
 
 
 class GreyImages:

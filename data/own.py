@@ -6,6 +6,7 @@ is not read into memory but mapped, so that it may be larger.
 """
 
 import dataclasses
+import math
 import pathlib
 import re
 import zipfile
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data import Dataset, pictures
-from data.arrays import DataError, GreyImages, binary_to_bytes, blocks, reading
+from data.arrays import DataError, GreyImages, binary_to_bytes, blocks, mapped, reading
 from data.catalogue import DATASETS, DatasetEntry
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
@@ -53,6 +54,20 @@ def facts(path, data_dir=None):
     )
 
 
+def checked(facts):
+    """facts, as they were saved. Raises DataError unless they are what `facts` returns."""
+    numbers = ("n_train", "n_test", "n_labels", "crc32")
+    try:
+        height, width = facts["image_shape"]
+        if facts.keys() == {*numbers, "image_shape"} and all(
+            type(value) is int for value in (height, width, *(facts[name] for name in numbers))
+        ):
+            return facts
+    except (TypeError, KeyError, ValueError):
+        pass
+    raise DataError(f"own_data is {facts}, not {', '.join(numbers)} and image_shape")
+
+
 def entry_of(facts):
     """The DatasetEntry of what `facts` returned."""
     shape = tuple(facts["image_shape"])
@@ -73,7 +88,9 @@ def load(path, data_dir=None, expected=None):
         raise DataError(f"{found} is not what the run began with: {changed}")
     entry = entry_of(now)
     read = {split: _read(source, splits.image_shape) for split, source in splits.images.items()}
-    binary_to_bytes([part for part in read.values() if isinstance(part, GreyImages)])
+    collected = {split: part for split, part in read.items() if isinstance(part, GreyImages)}
+    _check_alike(found, collected)
+    binary_to_bytes(list(collected.values()))
     images = {split: part.images if isinstance(part, GreyImages) else part for split, part in read.items()}
     labels = splits.labels or {split: np.zeros(len(part), np.uint8) for split, part in images.items()}
     if "test" not in images:
@@ -135,16 +152,35 @@ def _read(source, image_shape):
     return images
 
 
+def _check_alike(found, collected):
+    """Raises DataError where one part is of 0 and 1 and the other of bytes, among which 1 would be black."""
+    largest = {split: part.largest_integer for split, part in collected.items() if part.largest_integer is not None}
+    if 1 in largest.values() and max(largest.values()) > 1:
+        highest = " and ".join(f"{split} images up to {value}" for split, value in largest.items())
+        raise DataError(f"{found} has {highest}: save all as bytes, 0 to 255, or all as 0 and 1")
+
+
 # Pictures
 
 
+def _folders(folder):
+    return [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+
+
+def _is_split(path):
+    return path.name.lower() in ("train", "test")
+
+
 def _of_pictures(folder):
-    parts = {path.name: path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."}
-    if not parts.keys() & {"train", "test"}:
-        parts = {"train": folder}
-    elif parts.keys() != {"train", "test"} or pictures.pictures_in(folder, below=False):
-        there = ", ".join([*sorted(parts), *(["pictures"] if pictures.pictures_in(folder, below=False) else [])])
-        raise DataError(f"{folder} has {there}: a split is the folders train and test, and nothing beside them")
+    parts = {"train": folder}
+    if any(map(_is_split, found := _folders(folder))):
+        parts = {path.name.lower(): path for path in found}
+        beside = ["pictures"] if pictures.pictures_in(folder, below=False) else []
+        if parts.keys() != {"train", "test"} or len(found) > 2 or beside:
+            there = ", ".join([*sorted(path.name for path in found), *beside])
+            raise DataError(f"{folder} has {there}: a split is the folders train and test, and nothing beside them")
+    elif nested := next((inner for path in found for inner in _folders(path) if _is_split(inner)), None):
+        raise DataError(f"{nested} is part of a split in {nested.parent}: give the path of that folder")
     classes = {split: pictures.classes_in(path) for split, path in parts.items()}
     names = list(classes["train"])
     if "test" in classes and (bool(classes["test"]) != bool(names) or set(classes["test"]) - set(names)):
@@ -185,12 +221,20 @@ class _Array:
         return self.shape[0]
 
 
+def _header(file, name):
+    """(shape, dtype) of an array from the beginning of an .npy file; what follows is the array."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, in_fortran_order, dtype = read(file)
+    if in_fortran_order or dtype.hasobject or not shape:
+        raise DataError(f"{name} is not an array of numbers in C order; np.ascontiguousarray makes one")
+    return shape, dtype
+
+
 def _in_npy(path):
-    with reading(path):
-        # Copy on write: nothing is written to the file, and yet TensorFlow may be given the array.
-        array = np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))
-    if not array.ndim or not array.flags.c_contiguous:
-        raise DataError(f"{path} is not an array of images in C order; np.ascontiguousarray makes one")
+    with reading(path), path.open("rb") as file:
+        shape, dtype = _header(file, path)
+        array = np.frombuffer(mapped(file), dtype, math.prod(shape), file.tell()).reshape(shape)
     some = array  # all of labels; of images, which may be larger than memory, a hundred
     if array.ndim > 2:
         some = array[np.arange(min(100, len(array))) * len(array) // min(100, max(1, len(array)))]
@@ -203,26 +247,22 @@ def _in_npz(path):
         names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if "x_train" not in names:
             raise DataError(f"{path} has no x_train (it has {', '.join(names) or 'nothing'})")
+        for name in names:
+            if name not in NAMES and name.lower() in NAMES:
+                raise DataError(f"{path} has {name}: the name is {name.lower()}")
         return {name: _member(archive, names[name]) for name in NAMES if name in names}
 
 
 def _member(archive, info):
     name, path = f"{info.filename.removesuffix('.npy')} in {archive.filename}", archive.filename
 
-    def header(file):
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return read(file)
-
     with archive.open(info) as file:
-        shape, in_fortran_order, dtype = header(file)
-    if in_fortran_order or dtype.hasobject or not shape:
-        raise DataError(f"{name} is not an array of numbers in C order; np.ascontiguousarray makes one")
-    row = dtype.itemsize * int(np.prod(shape[1:]))
+        shape, dtype = _header(file, name)
+    row = dtype.itemsize * math.prod(shape[1:])
 
     def read_blocks():
         with reading(name), zipfile.ZipFile(path) as again, again.open(info.filename) as file:
-            header(file)
+            _header(file, name)
             for rows in blocks(shape[0]):
                 n = rows.stop - rows.start
                 yield np.frombuffer(file.read(n * row), dtype).reshape(n, *shape[1:])
@@ -232,8 +272,8 @@ def _member(archive, info):
 
 def _of_arrays(path, arrays):
     """arrays: name of NAMES -> _Array."""
-    if "x_train" not in arrays:
-        raise DataError(f"{path} has no x_train")
+    if "y_test" in arrays and "x_test" not in arrays:
+        raise DataError(f"{path} has y_test and no x_test")
     images = {split: arrays[f"x_{split}"] for split in ("train", "test") if f"x_{split}" in arrays}
     for array in images.values():
         if len(array.shape) not in (3, 4) or (len(array.shape) == 4 and array.shape[-1] not in (1, 3)):

@@ -70,9 +70,11 @@ def read(paths, shape):
             raise DataError(f"{path} is {h} pixels high and {w} wide, where {height} by {width} were expected")
         if image.mode.startswith(("I", "F")):
             raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}): save it with 8")
-        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-            raise DataError(f"{path} is transparent in places: put it on a background first")
         n_coloured += image.mode not in ("1", "L", "LA", "La")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            if image.getchannel("A").getextrema()[0] < 255:
+                raise DataError(f"{path} is transparent in places: put it on a background first")
         images.add(np.asarray(image.convert("L"))[np.newaxis])
     if n_coloured:
         print(f"data: {n_coloured} of {len(paths)} pictures are in colour, and were turned to grey", flush=True)

@@ -16,7 +16,7 @@ import urllib.request
 import numpy as np
 
 from data import DataError, Dataset
-from data.arrays import first_line
+from data.arrays import aligned, first_line
 from data.catalogue import DATASETS
 from data.idx import idx_bytes
 from utils import whole_file
@@ -80,9 +80,10 @@ def verify(name, md5, arrays, origin):
 def _verified(name, md5, arrays, origin):
     verify(name, md5, arrays, origin)
     entry = DATASETS[name]
-    flat = {part: np.ascontiguousarray(array) for part, array in arrays.items()}
+    flat = dict(arrays)
     for split in ("train", "test"):
-        images = flat[f"{split}_images"] = flat[f"{split}_images"].reshape(-1, entry.n_pixels)
+        images = flat[f"{split}_images"] = aligned((len(arrays[f"{split}_images"]), entry.n_pixels))
+        images[:] = arrays[f"{split}_images"].reshape(images.shape)
         flat.setdefault(f"{split}_labels", np.zeros(len(images), np.uint8))
     return Dataset(**flat, entry=entry)
 

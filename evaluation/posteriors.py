@@ -72,7 +72,7 @@ class GridPosterior(NamedTuple):
     border_mass: float  # of p(z|x), on the grid's outermost points
 
 
-def make_true_posterior(model, binary=True):
+def make_true_posterior(model, jit=True, binary=True):
     """Returns true_posterior(x [n_pixels], n=200) -> the GridPosterior of one image, n points a side.
 
     For a model with one stochastic layer of two units; raises ValueError for any other. A coarse grid over all that the
@@ -82,7 +82,7 @@ def make_true_posterior(model, binary=True):
     """
     if model.n_latent != (2,) or model.n_context:
         raise ValueError(f"a grid needs one stochastic layer of 2 units and no labels, not {model.n_latent}")
-    densities = _make_densities(model)
+    densities = _make_densities(model, jit)
 
     def true_posterior(x, n=200):
         if binary:
@@ -139,10 +139,10 @@ def _around(inside, axes, at_least):
     return np.stack([np.minimum(low - step, at_least[0]), np.maximum(high + step, at_least[1])])
 
 
-def _make_densities(model):
+def _make_densities(model, jit):
     """Returns densities(x [n_pixels], axes [n, 2]) -> log p(x, z) and log q(z|x), float64 [n, n], at all pairs."""
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=jit)
     def at(x, z):  # [1, n_pixels], [ROWS, 2]
         output = model.log_weights(x, (z[:, tf.newaxis],))  # [ROWS, 1]
         return (output.log_px_z + output.log_pz)[:, 0], output.log_qz_x[:, 0]

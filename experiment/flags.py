@@ -116,6 +116,14 @@ def _beside_preset(given, defaults):
     if "eval_images" not in given and config.eval_images and config.eval_images > config.n_test:
         config = dataclasses.replace(config, eval_images=None)  # a preset's number is meant as at most so many
     config = config.resolved()
+    if "learning_rate" in given and config.schedule == "paper":
+        raise UsageError("--learning_rate: only with --epochs N; the paper's schedule sets its own")
+    if "first_samples" in given and not config.beginning_epochs:
+        raise UsageError("--first_samples: only with --grow_samples, in whose share of the epochs they are used")
+    if given.get("grow_samples") and not config.beginning_epochs:
+        raise UsageError(
+            f"--grow_samples: {config.grow_samples} is not allowed; it is less than one of {config.n_epochs} epochs"
+        )
     return dataclasses.replace(config, run_dir=config.run_dir or str(default_path(config)))
 
 

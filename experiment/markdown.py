@@ -196,12 +196,15 @@ def _annealed_row(name, run):
         for path in (run.annealed, run.bracket)
     )
 
-    def mean(rows, column, less):
-        return statistics.mean(row[column] - row.get(less, 0) for row in rows)
-
     def with_error(column, less, *errors, sign=""):  # the images' samples are independent
+        mean = statistics.mean(row[column] - row.get(less, 0) for row in test)
         error = math.sqrt(sum(row[name] ** 2 for row in test for name in errors)) / len(test)
-        return f"{mean(test, column, less):{sign}.2f} ± {error:.2f}"
+        return f"{mean:{sign}.2f} ± {error:.2f}"
+
+    def over_images(column, less):  # the standard error over the images drawn
+        gaps = [row[column] - row[less] for row in drawn]
+        error = f" ± {statistics.stdev(gaps) / math.sqrt(len(gaps)):.2f}" if len(gaps) > 1 else ""
+        return f"{statistics.mean(gaps):.2f}{error}"
 
     cells = [
         f"[{name}]({name})",
@@ -210,8 +213,8 @@ def _annealed_row(name, run):
         with_error("annealed", None, "annealed_mc_error"),
         with_error("annealed", "log_px", "mc_error", "annealed_mc_error", sign="+"),
         str(len(drawn)),
-        f"{mean(drawn, 'upper', 'lower'):.2f}",
-        f"{mean(drawn, 'upper', 'log_px'):.2f}",
+        over_images("upper", "lower"),
+        over_images("upper", "log_px"),
     ]
     return "| " + " | ".join(cells) + " |"
 

@@ -28,7 +28,9 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
                 )
         eval_only = run.is_trained()
         resume = not eval_only and run.has_checkpoints()
-    run.begin(config, resume, eval_only)
+    if resume and run.is_whole():  # there is nothing left to do but to measure it
+        resume, eval_only = False, True
+    run.check(resume, eval_only)
     return run, resume, eval_only
 
 
@@ -43,6 +45,8 @@ def _check_beginning(config):
     other = Run(config.start_from, lock=False)
     other.check_metrics("start_from")
     saved = load_config(other.path, "start_from").beginning()
+    if not other.metrics.exists():
+        raise UsageError(f"--start_from: {other.path} has no {other.metrics.name}")
     for name, value in config.beginning().items():
         if value != saved[name]:
             raise UsageError(f"--start_from: {other.path} has {name} {as_words(saved[name])}, not {as_words(value)}")

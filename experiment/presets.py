@@ -50,7 +50,8 @@ def settings_beside(preset, given):
         value, meant = given.get(name), settings.get(name)
         if value is not None and meant is not None and value != meant and "learning_rate" not in given:
             raise UsageError(
-                f"--{name}: {value} needs --learning_rate beside it, for the rate of --preset {preset} is for {meant}"
+                f"--{name}: {value} needs --learning_rate{' and --epochs N' * (epochs == -1)} beside it, for the rate"
+                f" of --preset {preset} is for {meant}"
             )
     if given.get("schedule", "cosine") != "cosine":
         settings.pop("lr_warmup", None)

@@ -20,7 +20,7 @@ from experiment.errors import UsageError, left_out
 from experiment.flags import as_words, parse_call_flags, parse_flags
 from experiment.opening import open_folder
 from experiment.run_folder import Run, load_config
-from experiment.session import Session
+from experiment.session import Session, load_data
 from experiment.settings import CALL, EVALUATION, flag_fields
 from experiment.startup import start_tensorflow
 
@@ -72,7 +72,13 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
     print(f"run:    {config.run_dir}")
     print(f"flags:  {' '.join(f'{name}={as_words(value)}' for name, value in config.experiment().items())}", flush=True)
     try:
-        return _with_tensorflow(lambda: work(Session(config, *run)), config, run[0])
+        # The user's own data may be refused, so they are read before TensorFlow starts.
+        dataset = load_data(config) if config.own_data else None
+        return _with_tensorflow(lambda: work(Session(config, *run, dataset)), config, run[0])
+    except DataError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return _stopped("stopped", config, run[0])
     finally:
         run[0].release()
 
@@ -104,6 +110,7 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
         return _fail(error)
 
     results = run_folder.RESULTS
+    loaded = {}  # the data of the last run, for those after it that have the same
 
     def name_of(folder):
         return str(folder.relative_to(results))
@@ -121,7 +128,11 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
             config, run = dataclasses.replace(load_config(folder), **call).resolved(), Run(folder)
             run.recorded()
             run.check_metrics()
-            session = Session(config, run, eval_only=True)
+            data = config.dataset, str(config.own_data), config.binarise, config.held_out
+            if data not in loaded:
+                loaded.clear()
+                loaded[data] = load_data(config)
+            session = Session(config, run, eval_only=True, dataset=loaded[data])
             session.load_weights()
         except (UsageError, DataError) as error:
             return left_out(name_of(folder), error)

@@ -66,6 +66,10 @@ def check_value(name, rules, value):
             allowed = f"at most {rules['maximum']}"
         elif "below" in rules and not one < rules["below"]:
             allowed = f"less than {rules['below']}"
+        elif one == "":  # as an unset variable of the shell is
+            allowed = "a text that is not empty"
+        elif one != one:
+            allowed = TYPES[kind]
         else:
             continue
         raise UsageError(f"--{name}: {one} is not allowed; {allowed}")

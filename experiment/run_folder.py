@@ -58,8 +58,12 @@ class Run:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UsageError(f"--run_dir: another process is writing to {self.path}") from None
-        for left_over in self.path.rglob(".writing-*"):  # of a process that was killed while it wrote
-            left_over.unlink()
+        # What a process leaves that was killed while it wrote. Other runs may lie below this folder.
+        for folder in (self.path, self.arrays, self.figures, self.figures / "epochs"):
+            for left_over in folder.glob(".writing-*"):
+                left_over.unlink()
+        for left_over in self.checkpoints.glob("*_temp"):  # TensorFlow's
+            shutil.rmtree(left_over)
 
     def release(self):
         """Lets others write here. The end of a process does so too."""
@@ -94,6 +98,14 @@ class Run:
         """Of the weights' file, as training.json keeps it: hexadecimal."""
         return hashlib.sha256(self.weights.read_bytes()).hexdigest()
 
+    def is_whole(self):
+        """Whether training has ended, and the weights are not damaged."""
+        try:
+            self.check_weights()
+        except UsageError:
+            return False
+        return self.is_trained()
+
     def check_weights(self):
         """Raises UsageError where the weights are not those that training.json, if it says so, was written beside."""
         written = (self.trained() or {}).get("weights")
@@ -123,8 +135,14 @@ class Run:
         """
         return _record(self.test_llh, RECORD, "; delete it to measure anew")
 
-    def begin(self, config, resume=False, eval_only=False):
-        """Writes config.json of a new run, or checks that there is one to resume or evaluate. Raises UsageError."""
+    def begin(self, config):
+        """Writes config.json of a new run."""
+        evaluation = {name: getattr(config, name) for name in sorted(EVALUATION)}
+        saved = {"experiment": config.experiment(), "evaluation": evaluation, "preset": config.preset}
+        write_json(self.config, saved | provenance())
+
+    def check(self, resume=False, eval_only=False):
+        """Raises UsageError where there is nothing to resume or to evaluate, or already a run where one is to begin."""
         checkpoints = self.has_checkpoints()
         self.recorded()  # a damaged record is found before the work
         if eval_only:
@@ -137,19 +155,13 @@ class Run:
                 raise UsageError(f"--resume: no checkpoint in {self.path}")
             self.check_metrics()
         elif checkpoints or self.is_trained():
-            raise UsageError(
-                f"--run_dir: {self.path} already holds a run; --resume goes on with it, --eval_only measures it, and"
-                " another --run_dir starts anew"
-            )
+            state = "finished run: --eval_only measures it" if self.is_trained() else "run: --resume goes on with it"
+            raise UsageError(f"--run_dir: {self.path} already holds a {state}, and another --run_dir starts anew")
         elif left := [path.name for path in (self.weights, self.training, self.test_llh) if path.exists()]:
             raise UsageError(
                 f"--run_dir: {self.path} has {' and '.join(left)} of another run; delete that, or give another"
                 " --run_dir"
             )
-        else:
-            evaluation = {name: getattr(config, name) for name in sorted(EVALUATION)}
-            saved = {"experiment": config.experiment(), "evaluation": evaluation, "preset": config.preset}
-            write_json(self.config, saved | provenance())
 
 
 def _record(path, kinds, advice=""):

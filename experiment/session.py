@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from data import Dataset, load
+from data import DataError, Dataset, load
 from experiment.cluster import this_worker
 from experiment.errors import UsageError, left_out
 from experiment.flags import default_path
@@ -21,13 +21,29 @@ RECONSTRUCTED = 30  # test images in the picture of reconstructions
 REDRAWN_ROWS, REDRAWN_COLUMNS = 8, 12  # values of the upper layers, and draws of z1 for each
 
 
-class Session:
-    """An experiment at work: its settings, its folder, its data and its model. Raises DataError if there is no data."""
+def load_data(config):
+    """The data of an experiment, binarised and split as it asks for. Raises DataError."""
+    try:
+        dataset = load(config.dataset, config.data_dir, config.own_data)
+    except DataError as error:
+        raise DataError(f"--dataset: {error}") from None
+    dataset = dataset.binarised(config.binarise).hold_out(config.held_out)
+    if config.conditional != "no" and (unknown := np.setdiff1d(dataset.test_labels, dataset.train_labels)).size:
+        raise DataError(f"--conditional: no training image has the label {unknown[0]}, which test images have")
+    return dataset
 
-    def __init__(self, config: Config, run: Run, resume=False, eval_only=False):
+
+class Session:
+    """An experiment at work: its settings, its folder, its data and its model. Raises DataError if there is no data.
+
+    dataset: what load_data made of the settings, where that has been done.
+    """
+
+    def __init__(self, config: Config, run: Run, resume=False, eval_only=False, dataset: Dataset | None = None):
         self.config, self.run, self.resume, self.eval_only = config, run, resume, eval_only
-        dataset = load(config.dataset, config.data_dir, config.own_data).binarised(config.binarise)
-        self.dataset: Dataset = dataset.hold_out(config.held_out)
+        self.dataset = dataset or load_data(config)
+        if not (resume or eval_only):
+            run.begin(config)
         self.model = build_model(config, self.dataset.pixel_means)
 
     def train(self):
@@ -39,8 +55,8 @@ class Session:
         from training.replicas import n_replicas
 
         check_shares(self.config, n_replicas())
-        if left_out := len(self.dataset.train_images) % self.config.batch_size:
-            print(f"each epoch leaves out {left_out} images, others every time, for whole batches")
+        if n_over := len(self.dataset.train_images) % self.config.batch_size:
+            print(f"each epoch leaves out {n_over} images, others every time, for whole batches")
         start_from = Run(self.config.start_from, lock=False) if self.config.start_from else None
         seconds = train(self.config, self.run, self.dataset, self.model, self.resume, start_from)
         self.run.training.unlink(missing_ok=True)  # of other weights, that were damaged
@@ -62,7 +78,7 @@ class Session:
     def sibling(self, **changes):
         """The Session of the same experiment with other settings, trained, in the folder that these name."""
         config = self._beside(**changes)
-        sibling = Session(config, *open_folder(config, continue_existing=True))
+        sibling = Session(config, *open_folder(config, continue_existing=True), self.dataset)
         print(f"run:    {sibling.run.path}", flush=True)
         sibling.train_or_load()
         return sibling
@@ -81,7 +97,9 @@ class Session:
         """The settings of the same experiment with changes, in the folder that they name."""
         of_this_run = dict(hyperparameters=None, start_from=None, per_image=None)
         if changes.get("n_samples", 0) > self.config.n_samples == self.config.first_samples:  # cut, perhaps, to that
-            of_this_run |= {"first_samples": PRESETS[self.config.preset].get("first_samples", Config.first_samples)}
+            of_this_run |= {
+                "first_samples": PRESETS.get(self.config.preset, {}).get("first_samples", Config.first_samples)
+            }
         config = dataclasses.replace(self.config, **of_this_run | changes).resolved()
         return dataclasses.replace(config, run_dir=str(default_path(config)))
 

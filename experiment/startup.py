@@ -8,19 +8,23 @@ import tempfile
 
 @contextlib.contextmanager
 def _muted_stderr():
-    """Holds back what is written to stderr, by C++ too, and shows it after all if the block fails."""
+    """Holds back what is written to stderr, by C++ too. Shows it after all if the block fails, or if it puts something
+    into the list that it is given.
+    """
+    wanted = []
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            yield
+            yield wanted
         except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
+            wanted.append("the reason")
             raise
         finally:
             sys.stderr.flush()
+            held.seek(0)
+            os.write(kept, held.read() if wanted else b"")
             os.dup2(kept, 2)
             os.close(kept)
 
@@ -36,13 +40,13 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
     gpu: a number, from 0, or several, of those that are there; -1 for the CPU; None for the first GPU, or for all of
     them where `strategy` uses several. Where there is no such GPU the CPU is used. threads: of the CPU, 0 for one per
     core. strategy: as the flag of that name; multi_worker waits here for the other workers.
-    Only the notes that TensorFlow writes while it starts are held back, and those of retracing; warnings are shown.
+    What TensorFlow writes while it starts is held back, unless it fails or finds no such GPU; then it may say why.
 
     Returns (a line that says what is used, a tf.distribute.Strategy or None for one device).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     asked = None if gpu is None else [gpu] if isinstance(gpu, int) else list(gpu)
-    with _muted_stderr():
+    with _muted_stderr() as wanted:
         import tensorflow as tf
 
         tf.get_logger().addFilter(_not_about_retracing)
@@ -50,6 +54,7 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
         gpus = tf.config.list_physical_devices("GPU")
         numbers = asked if asked is not None else [0] if strategy == "one" else range(len(gpus))
         used = [n for n in numbers if 0 <= n < len(gpus)]
+        wanted += (missing := [n for n in asked or () if n >= 0 and n not in used])
         tf.config.set_visible_devices([gpus[n] for n in used], "GPU")
         for n in used:
             tf.config.experimental.set_memory_growth(gpus[n], True)
@@ -57,7 +62,6 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")  # starts the runtime
         if strategy == "mirrored" and len(devices) > 1:
             chosen = tf.distribute.MirroredStrategy([device.name for device in devices])
-    missing = [n for n in asked or () if n > 0 and n not in used]
     line = f"GPU {', '.join(map(str, used))} of {len(gpus)}" if used else "CPU"
     if missing:
         line += f", for there is no GPU {', '.join(map(str, missing))} ({len(gpus)} found)"

@@ -1,6 +1,7 @@
 """Trained models from Python, with NumPy arrays in and out: `from experiment import load_run`."""
 
 import dataclasses
+import functools
 import sys
 
 import numpy as np
@@ -11,10 +12,11 @@ from experiment.session import Session
 from experiment.startup import start_tensorflow
 
 
-def load_run(folder, data_dir=None, gpu=0):
+def load_run(folder, data_dir=None, gpu=None):
     """The trained model of a run's folder, such as "results/fast/iwae-1l-k50", as a TrainedModel.
 
-    data_dir: a folder with the data set's files, which is looked in first; gpu: as the flag of that name.
+    data_dir: a folder with the data set's files, which is looked in first; gpu: as the flag of that name, for a process
+    in which TensorFlow has not been imported yet.
     Raises UsageError where there is no finished run, and data.DataError where its data set cannot be had.
     """
     config = dataclasses.replace(load_config(folder), data_dir=data_dir)
@@ -36,7 +38,12 @@ class TrainedModel:
     """
 
     def __init__(self, session):
+        from evaluation import make_log_likelihood, make_q_means
+
         self.config, self.dataset, self.model = session.config, session.dataset, session.model
+        # Compiled once, and not at every call.
+        self._q_means = functools.cache(lambda: make_q_means(self.model, jit=self.config.compiled))
+        self._log_likelihood = functools.cache(lambda k: make_log_likelihood(self.model, k, self.config.compiled))
 
     def sample(self, n, labels=None, seed=0, means=False):
         """n images from the model, [n, height, width] float32: of 0 and 1, or with `means` the probabilities of 1.
@@ -55,10 +62,8 @@ class TrainedModel:
         """E_q[z|x], a list of float32 [n, n_latent], z1 first. In a layer that is not drawn first it is a mean over 50
         samples of the layers before. Raises ValueError for images or labels that do not fit.
         """
-        from evaluation import make_q_means
-
         x = self._pixels(images)
-        return make_q_means(self.model, jit=self.config.compiled)(x, self._context(labels, len(x)), seed)
+        return self._q_means()(x, self._context(labels, len(x)), seed)
 
     def reconstruct(self, images, labels=None, seed=0):
         """E[x|z1] at z1 = E_q[z1|x], [n, height, width] float32: the probabilities that the pixels are 1.
@@ -74,11 +79,8 @@ class TrainedModel:
         images hold 0 and 1 only: p(x) is a distribution over binary images. The estimate is log (1/k) sum_i w_i with
         k = n_samples; errors are NaN for k = 1. Raises ValueError for images or labels that do not fit.
         """
-        from evaluation import make_log_likelihood
-
         x = self._pixels(images)
-        estimate = make_log_likelihood(self.model, n_samples, self.config.compiled)
-        per_image = estimate(x, self._context(labels, len(x)), seed, show_progress)[1]
+        per_image = self._log_likelihood(n_samples)(x, self._context(labels, len(x)), seed, show_progress)[1]
         return per_image.log_px, per_image.mc_error
 
     def _pixels(self, images):

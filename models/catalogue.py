@@ -56,7 +56,9 @@ OBJECTIVES = {
     "ciwae": ObjectiveEntry(
         "vae_elbo and iwae_elbo, weighted", {"elbo_weight": ELBO_WEIGHT}, elbo_at_one=True, module=LATER
     ),
-    "vr_iwae": ObjectiveEntry("log mean w^(1 - alpha) / (1 - alpha)", {"alpha": ALPHA}, elbo_at_one=True, module=LATER),
+    "vr_iwae": ObjectiveEntry(
+        "(log mean w^(1 - alpha)) / (1 - alpha)", {"alpha": ALPHA}, elbo_at_one=True, module=LATER
+    ),
     "vr_iwae_dreg": ObjectiveEntry("vr_iwae with the doubly reparameterised gradient", {"alpha": ALPHA}, module=LATER),
     "rws": ObjectiveEntry(
         "reweighted wake-sleep: p follows iwae_elbo, q the wake-phi update", least_samples=2, module=LATER

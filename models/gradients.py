@@ -48,7 +48,9 @@ def _through_samples(tape, surrogate, output, drawn):
     """ds/dsample_l for each layer l, [n_samples, batch, n_latent]: directly, and through the layers drawn after it."""
     targets, upstream, found = [surrogate], [tf.ones_like(surrogate)], {}
     for layer in reversed(drawn):
-        found[layer] = tape.gradient(targets, output.z[layer], output_gradients=upstream)
+        found[layer] = tape.gradient(  # zeros where an objective does not reach a layer
+            targets, output.z[layer], output_gradients=upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
         targets, upstream = [*targets, output.samples[layer]], [*upstream, found[layer]]
     return [found[layer] for layer in sorted(found)]
 

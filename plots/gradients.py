@@ -22,7 +22,7 @@ AXES = {"snr": "signal-to-noise ratio", "variance": "variance of a parameter's g
 
 def estimators(rows, path):
     """Signal-to-noise ratio, variance and distance from the target against k, at the last epoch: the encoder's
-    gradient above, the decoder's below. Hollow: no farther than chance would have it, and drawn there.
+    gradient above, the decoder's below. Hollow: a distance below its sampling error, drawn at that.
     """
     last = max(row["epochs"] for row in rows)
     figure, axes = plt.subplots(2, 3, figsize=(13, 8.6), layout="constrained", sharex=True)
@@ -44,7 +44,7 @@ def estimators(rows, path):
                 certain = row["distance"] > row["by_chance"]
                 line[2].plot(row["k"], max(row["distance"], row["by_chance"]), "o", ms=4, color=colour,
                              mfc=colour if certain else "white")  # fmt: skip
-        for axis, title in zip(line, (*AXES.values(), "distance from the target (hollow: chance)")):
+        for axis, title in zip(line, (*AXES.values(), "distance from the target (hollow: unresolved)")):
             axis.set(xscale="log", yscale="log", title=f"{network}: {title}")
             axis.grid(alpha=0.3)
     axes[0, 2].set_ylabel("relative to the gradient of L_k (RWS: of KL(p||q))")

@@ -53,7 +53,7 @@ def reconstructions(run, columns=10):
     images, means = (part[: len(part) // columns * columns] for part in (images, means))
     rows = [part for i in range(0, len(images), columns) for part in (images[i : i + columns], means[i : i + columns])]
     height = 7.8 / columns * images.shape[1] / images.shape[2]
-    figure, axis = plt.subplots(figsize=(8, 0.5 + height * len(rows)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8, min(12.0, 0.5 + height * len(rows))), layout="constrained")
     show_images(axis, np.concatenate(rows), columns, "test images, and below each its reconstruction")
     save(figure, run.figures / "reconstructions.png")
 
@@ -161,8 +161,10 @@ def means_while_training(run):
             limits = 1.05 * np.maximum(np.abs(np.concatenate(points)).max(axis=0), 1e-3)
             title = f"means of q(z{number}), after {epochs[i]} epoch{'' if epochs[i] == 1 else 's'}"
             axis.set(title=title, xlim=(-limits[0], limits[0]), ylim=(-limits[1], limits[1]))
-            unit = "unit" if n_units[number - 1] <= 2 else "principal component"
-            axis.set(xlabel=f"first {unit}", ylabel=f"second {unit}" if n_units[number - 1] > 1 else "")
+            if n_units[number - 1] > 2:
+                axis.set(xlabel="in the plane of the first two principal components", ylabel="")
+            else:
+                axis.set(xlabel="first unit", ylabel="second unit" if n_units[number - 1] > 1 else "")
 
     save_animation(figure, draw, len(frames), run.figures / "posterior_pca.gif")
 

@@ -104,7 +104,7 @@ def dreg_beside_iwae(pairs, path):
             axis.grid(alpha=0.3)
     lines = [line.get_ydata() for axis in axes[0] for line in axis.lines]
     best, worst = max(map(max, lines)), min(map(min, lines))  # where they begin is far below where they differ
-    axes[0, 0].set(ylim=(max(best - 20, worst), best + 1), ylabel="IWAE bound at k samples, nats")
+    axes[0, 0].set(ylim=(max(best - 20, worst), best + 1), ylabel="IWAE bound at the epoch's k, nats")
     axes[1, 0].set_ylabel("DReG less IWAE, nats")
     axes[0, 0].legend(loc="upper left")
     axes[1, 0].legend(loc="upper left")
@@ -131,7 +131,9 @@ def activity_histograms(activities, threshold, path):
 
 
 def units_while_training(groups, path):
-    """Active units against epochs, on 500 test images; a panel a layer of a group. groups: title -> {name: Run}."""
+    """Active units against epochs, on 500 test images; a panel a layer of a group. groups: title -> {name: Run}, of
+    runs that have metrics.csv.
+    """
     shown = {}
     for title, runs in groups.items():
         for layer in range(1, 1 + max(_n_layers(run) for run in runs.values())):

@@ -49,7 +49,7 @@ def posteriors(session):
     jit = session.config.compiled
     (sir_samples,), effective = sampling_importance_resampling(model, x, None, SAMPLES, SHOWN, seed, jit)
     log_px = make_log_likelihood(model, SAMPLES, jit)(x, seed=seed)[1].log_px
-    true_posterior, bar, result = make_true_posterior(model), ProgressBar(len(x), "image", "log p(x)"), []
+    true_posterior, bar, result = make_true_posterior(model, jit), ProgressBar(len(x), "image", "log p(x)"), []
     for i, image in enumerate(x):
         grid = true_posterior(image)
         bar.update(i + 1, grid.log_px)
@@ -77,11 +77,13 @@ def work(session):
     manifold(session.decoded, MANIFOLD, session.run.figures / "manifold.png")
     gap = sum(row["kl_q_p"] for row in rows) / len(rows)
     sampled = [row for row in rows if row["effective_samples"] >= ENOUGH]
-    off = max((abs(row["log_px_grid"] - row[f"log_px_k{SAMPLES}"]) for row in sampled), default=0.0)
     print(
-        f"{len(rows)} test images: KL(q||p) is {gap:.2f} nats on average. For the {len(sampled)} with {ENOUGH} or more"
+        f"{len(rows)} test images: KL(q||p) is {gap:.2f} nats on average. {len(sampled)} of them have {ENOUGH} or more"
     )
-    print(f"effective samples, log p(x) by the grid and by {SAMPLES} samples differ by {off:.2f} nats at most.")
+    print("effective samples.")
+    if sampled:
+        off = max(abs(row["log_px_grid"] - row[f"log_px_k{SAMPLES}"]) for row in sampled)
+        print(f"For these log p(x) by the grid and by {SAMPLES} samples differ by {off:.2f} nats at most.")
     print(f"Pictures and posteriors.csv are in {session.run.path}")
 
 

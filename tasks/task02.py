@@ -101,7 +101,7 @@ def gradient_rows(session):
     """A row for each stage, estimator, k and network. Lengths are in the units of the mean gradient held against.
 
     variance: of a parameter's gradient, averaged over the parameters; snr: GradientMoments.snr; distance: of the mean
-    from the reference, at the last epoch; by_chance: how far it would come out with equal expectations.
+    from the reference, at the last epoch; by_chance: its sampling error, as GradientMoments.distance has it.
     """
     from utils import ProgressBar
 

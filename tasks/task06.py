@@ -11,8 +11,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
-from experiment import survey  # noqa: E402
+from data import own  # noqa: E402
+from data.catalogue import DATASETS  # noqa: E402
+from experiment import run_folder, survey  # noqa: E402
 from experiment.cells import TABLE, cell_of, follows  # noqa: E402
+from experiment.settings import Config  # noqa: E402
 
 FOLDER = "task06"
 IMAGES = 1000  # test images on which a model with and without its inactive units is measured, unless --eval_images
@@ -67,15 +70,19 @@ def without_inactive_units(session, activities, n_images):
     return whole, log_px(without_units(session.model, keep, *session.test_data(), jit))
 
 
+def folder_for(dataset):
+    """Where the table and the pictures go: a folder of its own for each data set but the usual one."""
+    if dataset == Config.dataset:
+        return run_folder.RESULTS / FOLDER
+    return run_folder.RESULTS / FOLDER / (dataset if dataset in DATASETS else own.name_of(dataset))
+
+
 def work(settings, sessions):
     """The table and the pictures, in results/task06; those of other data sets than the tables' below that, by name."""
     import numpy as np
 
-    from data import own
     from evaluation import ACTIVE, make_activity
-    from experiment import run_folder
     from experiment.errors import UsageError
-    from experiment.settings import Config
     from plots.tasks import activity_histograms, units_while_training
     from utils import ProgressBar, write_csv
 
@@ -103,13 +110,16 @@ def work(settings, sessions):
         print(f"{name}: {active} active of {rows[-1]['units']}{lost}")
     if not rows:
         raise UsageError("no model in results/ can be opened")
-    folder = run_folder.RESULTS / FOLDER / (own.name_of(settings.dataset) if other else "")
+    folder = folder_for(settings.dataset)
     write_csv(folder / "active_units.csv", rows)
     groups = drawn(configs)
     shown = {name: activities[name] for names in groups.values() for name in names}
     activity_histograms(shown, ACTIVE, folder / "activity.png")
-    curves = {title: {name: runs[name] for name in names} for title, names in groups.items()}
-    units_while_training(curves, folder / "while_training.png")
+    logged = {
+        title: {name: runs[name] for name in names if runs[name].metrics.exists()} for title, names in groups.items()
+    }
+    if logged := {title: group for title, group in logged.items() if group}:
+        units_while_training(logged, folder / "while_training.png")
     print(f"active_units.csv, activity.png and while_training.png are in {folder}")
 
 

@@ -21,7 +21,9 @@ TEMPERATURES, CHAINS = 4000, 16
 
 
 def n_test_images(config):
-    """IMAGES, or --eval_images. What a preset has there is meant for the log likelihood, which is measured faster."""
+    """IMAGES, or --eval_images. What a preset has there is meant for the log likelihood, which is measured faster; the
+    same number given as a flag cannot be told from it.
+    """
     asked = config.eval_images
     return IMAGES if asked in (None, PRESETS.get(config.preset, {}).get("eval_images")) else asked
 

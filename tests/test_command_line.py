@@ -84,7 +84,7 @@ def test_a_lesser_measurement_does_not_replace_a_better_one(copied, capfd):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ("", "already holds a run"),
+        ("", "already holds a finished run: --eval_only measures it, and another --run_dir starts anew"),
         ("--resume --n_samples 3", "--n_samples: 3, but"),
         ("--eval_only --objective vae_elbo", "--objective: vae_elbo, but"),
     ],
@@ -92,6 +92,14 @@ def test_a_lesser_measurement_does_not_replace_a_better_one(copied, capfd):
 def test_a_run_is_not_begun_twice_or_continued_as_another(flags, said, copied, capfd):
     assert in_process("--run_dir", copied, *flags.split()) == 2
     assert said in capfd.readouterr().err
+
+
+def test_a_finished_run_that_is_resumed_is_only_measured(copied, capfd, monkeypatch):
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file() and path.name != "test_llh.json"}
+    monkeypatch.setattr(session.Session, "train", lambda *_: pytest.fail("it was trained"))
+    assert in_process("--resume", "--eval_samples", 30, "--run_dir", copied) == 0
+    assert "log likelihood (k=30, 50 images): " in capfd.readouterr().out
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_two_runs_cannot_write_into_one_folder(copied, capfd):
@@ -113,12 +121,16 @@ def test_starting_from_a_run_with_no_such_beginning(objective, said, tmp_path, c
     assert said in capfd.readouterr().err
 
 
-def test_a_run_that_has_damaged_metrics_is_not_started_from(copied, tmp_path, capfd):
-    (copied / "metrics.csv").write_text("epoch,step\n0,0\nx,1\n")
+@pytest.mark.parametrize("content", ["epoch,step\n0,0\nx,1\n", None])
+def test_a_run_that_has_no_whole_metrics_is_not_started_from(content, copied, tmp_path, capfd):
+    (copied / "metrics.csv").unlink()
+    if content:
+        (copied / "metrics.csv").write_text(content)
     flags = "--epochs 4 --grow_samples 0.5 --start_from".split()
     assert in_process(*flags, copied, "--run_dir", tmp_path / "new") == 2
     error = capfd.readouterr().err
-    assert f"--start_from: {copied}/metrics.csv is damaged" in error and error.count("\n") == 1
+    said = "/metrics.csv is damaged" if content else " has no metrics.csv"
+    assert f"--start_from: {copied}{said}" in error and error.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
 
@@ -165,6 +177,22 @@ def test_the_gpus_asked_for_are_the_visible_ones(gpu, strategy, visible, line, m
     monkeypatch.setattr(config, "list_logical_devices", lambda kind: [])
     assert start_tensorflow(gpu, 3, strategy) == (line, None)
     assert seen == {"GPU": visible, "threads": 3} | {device: True for device in visible}
+
+
+def test_a_gpu_that_is_not_there_is_told_and_what_tensorflow_says_of_it(monkeypatch, capfd):
+    def none_found(kind):
+        os.write(2, b"no driver for it\n")
+        return []
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", none_found)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *_: None)
+    for gpu, line, said in (
+        ((0,), "CPU, for there is no GPU 0 (0 found)", True),
+        ((-1,), "CPU", False),
+        (None, "CPU", False),
+    ):
+        assert start_tensorflow(gpu) == (line, None)
+        assert ("no driver for it" in capfd.readouterr().err) == said
 
 
 def test_eval_only_without_weights(copied, capfd):

@@ -15,7 +15,10 @@ from tests.oracles import LinearGaussian, numpy_log_w
 SEED = tf.constant([1, 2])
 SHAPES = {1: ((20,), (6,)), 2: ((20, 15), (6, 3)), 3: ((20, 15, 10), (6, 4, 3))}
 NUMBERS = {"groups": 2, "elbo_weight": 0.3, "alpha": 0.4}
-ALL = [(name, {key: NUMBERS[key] for key in entry.hyperparameters}) for name, entry in OBJECTIVES.items()]
+ALL = [
+    (name, {key: NUMBERS.get(key, one.default) for key, one in entry.hyperparameters.items()})
+    for name, entry in OBJECTIVES.items()
+]
 
 
 def small(layers):

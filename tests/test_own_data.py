@@ -1,6 +1,7 @@
 """A user's own data: what is read, what is refused, and a run on a folder of pictures from flags to log p(x)."""
 
 import json
+import os
 import warnings
 
 import numpy as np
@@ -284,6 +285,36 @@ def test_an_npy_file_of_bytes_is_mapped_and_not_copied(tmp_path, monkeypatch):
     before = (tmp_path / "big.npy").read_bytes()
     loaded.train_images[0, 0] ^= 255  # copied on write: the tensor is this memory, and the file is not changed
     assert tensor.numpy()[0, 0] == loaded.train_images[0, 0] and (tmp_path / "big.npy").read_bytes() == before
+
+
+def test_a_mapped_file_may_be_larger_than_memory(tmp_path):
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    shape = 3 * memory // 10**6, 1000, 1000
+    with open(tmp_path / "large.npy", "wb") as file:  # all holes but for the header: it takes no room on the disk
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + shape[0] * 10**6)
+    assert own.facts(tmp_path / "large.npy")["n_train"] == shape[0] - shape[0] // 10
+
+
+def test_a_fixed_draw_keeps_no_greys(tmp_path):
+    np.save(tmp_path / "all.npy", GREYS)
+    np.savez(tmp_path / "all.npz", x_train=GREYS)
+    for name in ("all.npy", "all.npz"):
+        drawn = load(str(tmp_path / name)).binarised("fixed")
+        np.testing.assert_array_equal(drawn.test_images, GREYS[18:].reshape(2, -1))
+        assert drawn.test_images.base is None and set(np.unique(drawn.train_images)) == {0, 255}
+
+
+def test_task06_has_a_folder_for_each_data_set(tmp_path):
+    names = [task06.folder_for(name).name for name in ("mnist", "omniglot", str(tmp_path / "omniglot.npz"), "photos")]
+    assert names == ["task06", "omniglot", "own-omniglot", "photos"]
+
+
+def test_splits_are_found_however_their_names_are_written(tmp_path):
+    for number, image in enumerate(GREYS):
+        draw(tmp_path / ("Train" if number < 15 else "TEST") / "ab"[number % 2] / f"{number:02d}.png", image)
+    found = own.facts(tmp_path)
+    assert (found["n_train"], found["n_test"], found["n_labels"]) == (15, 5, 2)
 
 
 def test_a_folder_of_npy_files_has_labels_and_test_images_too(tmp_path):

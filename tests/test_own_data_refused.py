@@ -1,12 +1,17 @@
 """What is no good as a user's own data is refused: one line, before the work."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from data import DataError, load
+from experiment import program
 from experiment.errors import UsageError
 from experiment.flags import parse_flags
-from tasks import task04
+from experiment.session import load_data
+from experiment.settings import Config
+from tasks import task01, task04
 from tests.helpers import GREYS, draw, in_process, run_task
 
 
@@ -33,6 +38,10 @@ def bad(tmp_path, kind):
         "many": dict(x_train=images, y_train=labels + 1000),
         "unlabelled": dict(x_train=images, y_train=labels, x_test=images),
         "unknown": dict(x_train=images, y_train=labels, x_test=images, y_test=labels + 1),
+        "half": dict(x_train=images, y_train=labels, y_test=labels),
+        "misspelt": dict(x_train=images, X_test=images),
+        "bits beside bytes": dict(x_train=images, x_test=(images > 127).astype(np.uint8)),
+        "bytes beside bits": dict(x_train=(images > 127).astype(np.uint8), x_test=images),
     }
     if kind in contents:
         np.savez(path, **contents[kind])
@@ -50,6 +59,10 @@ def bad(tmp_path, kind):
         draw(path / "13.png", GREYS[13].astype(np.uint16) * 256)
     if kind == "transparent":
         draw(path / "14.png", np.random.default_rng(1).integers(0, 256, (4, 6, 4)).astype(np.uint8))
+    if kind == "nested":
+        for number in range(20):
+            draw(path / "all" / ("train" if number < 10 else "test") / f"{number}.png", GREYS[number])
+            (path / f"{number:02d}.png").unlink()
     if kind == "class":
         for number in range(20):
             (path / "a").mkdir(exist_ok=True)
@@ -89,6 +102,9 @@ def bad(tmp_path, kind):
         ("many", "labels go up to 1002, and there are only 18 images"),
         ("unlabelled", "has labels for train alone"),
         ("unknown", "y_test goes up to 3, and y_train to 2"),
+        ("half", "data.npz has y_test and no x_test"),
+        ("misspelt", "data.npz has X_test: the name is x_test"),
+        ("nested", "all/t.* is part of a split in .*all: give the path of that folder"),
         ("cut", "cut.npz cannot be read"),
     ],
 )
@@ -110,16 +126,38 @@ def test_what_no_header_can_be_right_of_is_refused_before_tensorflow(kind, said,
         ("rotten", "x_train in .* cannot be read"),
         ("transparent", "14.png is transparent in places"),
         ("mapped", "holds 0 and 1 alone; it is used as it lies"),
+        ("bits beside bytes", "data.npz has train images up to 2.. and test images up to 1: save all as bytes"),
+        ("bytes beside bits", "data.npz has train images up to 1 and test images up to 2..: save all as bytes"),
     ],
 )
-def test_what_only_the_images_tell_is_refused_before_training(kind, said, tmp_path, results, capfd):
+def test_what_only_the_images_tell_is_refused_before_tensorflow(kind, said, tmp_path, results, capfd, monkeypatch):
     path = bad(tmp_path, kind)
     with pytest.raises(DataError, match=said):
         load(str(path))
     if kind == "mixed":  # once as a user sees it
-        assert in_process("--dataset", path, "--batch_size", 5, "--gpu", -1) == 2
-        error = capfd.readouterr().err
-        assert "11.png is 3 pixels high" in error and error.count("\n") == 1 and not list(results.rglob("*.h5"))
+        monkeypatch.setattr(program, "start_tensorflow", lambda *_: pytest.fail("TensorFlow was started"))
+        for refused in (in_process, functools.partial(run_task, task01)):
+            assert refused("--dataset", path, "--batch_size", 5, "--gpu", -1) == 2
+            error = capfd.readouterr().err
+            assert error.startswith("--dataset: ", error.index("error: ") + 7) and error.count("\n") == 1
+            assert "11.png is 3 pixels high" in error and not list(results.rglob("config.json"))
+
+
+def test_labels_that_no_training_image_has_are_refused_to_a_conditional_model(tmp_path, results, capfd):
+    np.savez(tmp_path / "sorted.npz", x_train=GREYS, y_train=[0] * 9 + [1] * 9 + [2] * 2)
+    flags = ["--dataset", str(tmp_path / "sorted.npz"), "--batch_size", "9"]
+    assert in_process(*flags, "--conditional", "learned_prior") == 2
+    error = capfd.readouterr().err
+    assert error.endswith("--conditional: no training image has the label 2, which test images have\n")
+    load_data(parse_flags(flags)[0])
+
+
+def test_saved_facts_of_the_data_that_are_none_are_refused():
+    good = dict(n_train=18, n_test=2, n_labels=0, image_shape=[4, 6], crc32=7)
+    assert Config(dataset="photos", own_data=good).completed().own_data == good
+    for bad_facts in ("x", [1], {"n_train": 3}, *({**good, name: "3"} for name in good), {**good, "image_shape": 3}):
+        with pytest.raises(UsageError, match="--dataset: own_data is"):
+            Config(dataset="photos", own_data=bad_facts).completed()
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,16 @@ def test_reconstructions_stand_below_their_images(tmp_path, figures, monkeypatch
     assert shown == [0, 1, 2, 100, 101, 102, 3, 4, 5, 103, 104, 105]
 
 
+def test_reconstructions_of_narrow_images_are_no_tapestry(tmp_path, monkeypatch):
+    run, heights = Run(tmp_path), []
+    monkeypatch.setattr(plots.runs, "save", lambda figure, path: heights.append(figure.get_size_inches()[1]))
+    for width in (28, 1):
+        images = np.zeros((30, 28, width))
+        np.savez(run.arrays / "reconstructions.npz", images=images, means=images)
+        plots.runs.reconstructions(run)
+    assert heights == [pytest.approx(0.5 + 6 * 0.78), 12]
+
+
 def test_the_prior_s_picture_is_the_last_one(tmp_path):
     run = Run(tmp_path)
     for epoch in (0, 2, 16):

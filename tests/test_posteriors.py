@@ -71,9 +71,9 @@ def test_points_are_doubled_until_a_narrow_q_is_resolved():
 def test_the_grid_covers_q_wherever_it_is(monkeypatch):
     model, looked_at = LinearGaussian(), []
     model.mean_error = np.array([-9.0, 9.0])
-    densities = posteriors._make_densities(model)
+    densities = posteriors._make_densities(model, True)
     monkeypatch.setattr(
-        posteriors, "_make_densities", lambda _: lambda x, axes: looked_at.append(axes) or densities(x, axes)
+        posteriors, "_make_densities", lambda *_: lambda x, axes: looked_at.append(axes) or densities(x, axes)
     )
     grid = make_true_posterior(model, binary=False)(model.x[0])
     mean, std = model.gain @ model.x[0] + model.mean_error, model.posterior_std * model.std_error
@@ -98,6 +98,14 @@ def test_grid_and_importance_sampling_agree_on_a_network(binary_images):
         grid = make_true_posterior(model)(x)
         assert grid.log_px == pytest.approx(estimate, abs=0.05)
         assert grid.kl == pytest.approx(grid.log_px - bound, abs=0.1 + 0.03 * grid.kl)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_grid_is_compiled_as_asked(jit, monkeypatch):
+    asked, function = [], tf.function
+    monkeypatch.setattr(tf, "function", lambda **how: asked.append(how["jit_compile"]) or function(**how))
+    make_true_posterior(LinearGaussian(), jit, binary=False)
+    assert asked == [jit]
 
 
 def test_grid_needs_two_units_and_a_binary_image():

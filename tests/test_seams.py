@@ -6,6 +6,7 @@ A model's turn is in test_model_seam.py.
 import csv
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -138,6 +139,22 @@ def test_flags_beside_a_saved_run_are_judged_by_its_settings(results, monkeypatc
     for wrong, said in (("--n_latent 4 3", "4 3, but .* holds 4 2"), ("--dataset mnist", "mnist, but .* holds large")):
         with pytest.raises(UsageError, match=said):
             parse_flags(["--eval_only", "--run_dir", str(folder), *wrong.split()])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (dict(train_images=np.zeros((STROKES.n_train, 96), np.float32)), "train_images are float32"),
+        (dict(test_images=np.zeros((3, 5), np.uint8)), r"test_images are uint8 \(3, 5\), not uint8 "),
+        (dict(train_labels=np.zeros(3, int)), r"train_labels are int64 \(3,\) up to 0, not "),
+        (dict(test_labels=np.full(STROKES.n_test, STROKES.n_labels)), "test_labels are .* integers, less than "),
+    ],
+)
+def test_a_data_set_that_is_not_what_its_entry_says_is_refused(changed, said, results, monkeypatch):
+    whole = load(None)
+    monkeypatch.setattr(sys.modules[__name__], "load", lambda data_dir: whole._replace(**changed))
+    with pytest.raises(data.DataError, match=said):
+        data.load("strokes")
 
 
 def alpha_bound(output, beta=1.0, alpha=0.5):

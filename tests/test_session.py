@@ -41,7 +41,7 @@ def test_images_are_binarised_as_asked(few_digits, digits):
     drawn = digits.binarised("fixed").train_images  # the same draw as where they are trained on
     np.testing.assert_array_equal(held_out.dataset.test_images, drawn[250:])
     with pytest.raises(DataError, match="--binarise: none is for images of 0 and 1"):
-        Session(dataclasses.replace(SMALL, binarise="none").resolved(), Run(few_digits / "b"))
+        digits.binarised("none")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_folder_with_what_is_left_of_another_run_is_not_begun_in(left, tmp_pat
     contents = {"test_llh.json": RECORD, "training.json": {"epochs": 4, "seconds": 1.5}, "model.weights.h5": {}}
     (run.path / left).write_text(json.dumps(contents[left]))
     with pytest.raises(UsageError, match=f"has {left} of another run; delete that, or"):
-        run.begin(SMALL.resolved())
+        run.check()
 
 
 def test_a_held_out_result_is_not_called_a_test_result(capsys):
@@ -124,8 +124,13 @@ def test_a_run_clears_away_its_own_leftovers_only(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".writing-x").touch()
+    (tmp_path / "a/checkpoints/ckpt-7_temp").mkdir(parents=True)
+    (tmp_path / "a/checkpoints/ckpt-7_temp/part-0").touch()
     Run(tmp_path / "a")
     assert not (tmp_path / "a/.writing-x").exists() and (tmp_path / "b/.writing-x").exists()
+    assert not list((tmp_path / "a/checkpoints").iterdir())
+    Run(tmp_path)
+    assert (tmp_path / "b/.writing-x").exists()  # which may be that of a run at work
 
 
 def test_only_full_measurements_on_the_test_images_fill_the_tables(tmp_path):

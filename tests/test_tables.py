@@ -87,6 +87,9 @@ def test_the_second_opinion_s_table_has_means_and_their_errors(tmp_path, monkeyp
     runs = [result(-80, f"fast/{name}") for name in "ab"]
     row = markdown.annealed(runs).splitlines()[-1]
     assert row == ("| [fast/a](fast/a) | 2 | -85.00 ± 0.21 | -84.75 ± 0.28 | +0.25 ± 0.35 | 1 | 0.30 | 1.00 |")
+    drawn = [dict(lower=-70.3, upper=-70, log_px=-71, mc_error=1), dict(lower=-70.1, upper=-70, log_px=-73, mc_error=1)]
+    write_csv(run.bracket, drawn)
+    assert markdown.annealed(runs).endswith("| 2 | 0.20 ± 0.10 | 2.00 ± 1.00 |")
     for damaged in ("", "log_px\n1\n", "log_px,annealed\n1,x\n"):
         run.annealed.write_text(damaged)
         assert markdown.annealed(runs).count("\n") == 1 and "fast/a, in the table" in capfd.readouterr().err
@@ -121,6 +124,18 @@ def test_the_table_of_estimators_knows_hyperparameters_and_other_growths_of_k():
     for name, _, hyperparameters, _ in cells.ESTIMATORS:
         assert all(str(value) in name for value in hyperparameters.values())
     assert "fast/" not in markdown.tables(runs)  # the seeds of miwae are no cell of the main tables
+
+
+def test_runs_of_one_seed_are_not_averaged():
+    runs = [
+        result(-83.50, "fast/again", n_samples=1, stochastic_layers=2, objective="vae_elbo"),
+        result(-83.60, "fast/other", n_samples=1, stochastic_layers=2),
+        result(-84.00, "fast/a", n_samples=50, **{**FAST, "grow_samples": 0.0}),
+        result(-84.90, "fast/b", n_samples=50),
+    ]
+    (found,) = cells.grouped(runs[:2]).values()
+    assert [run.folder for run in found] == ["fast/again"]
+    assert "| IWAE | [-84.90](../results/fast/b) |" in markdown.estimators(runs)
 
 
 def test_the_table_of_data_sets_has_each_one_s_own_runs():

@@ -8,15 +8,18 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import evaluation
 from evaluation import make_log_likelihood
 from experiment import load_run
 from experiment.errors import UsageError
 from experiment.run_folder import RESULTS, ROOT
+from experiment.trained import TrainedModel
 from tests.test_readme import python_blocks
 
 
@@ -42,6 +45,19 @@ def test_log_likelihood_is_that_of_the_evaluation(trained, images):
     assert log_px.shape == errors.shape == (30,) and (errors > 0).all() and -160 < log_px.mean() < -60
     again, _ = trained.log_likelihood(images.reshape(-1, 28, 28).astype(bool), n_samples=200, seed=3)
     np.testing.assert_array_equal(again, log_px)
+
+
+def test_a_model_compiles_once_for_many_calls(trained, images, monkeypatch):
+    made = []
+    monkeypatch.setattr(evaluation, "make_q_means", lambda *_, **__: made.append("q") or (lambda *_: [0.0]))
+    one = lambda *_: (None, types.SimpleNamespace(log_px=0.0, mc_error=0.0))  # noqa: E731
+    monkeypatch.setattr(evaluation, "make_log_likelihood", lambda _, k, jit: made.append(k) or one)
+    model = TrainedModel(types.SimpleNamespace(config=trained.config, dataset=trained.dataset, model=trained.model))
+    for _ in range(2):
+        model.encode(images)
+        model.log_likelihood(images, n_samples=20)
+        model.log_likelihood(images, n_samples=30)
+    assert made == ["q", 20, 30]
 
 
 def test_a_conditional_model_is_given_the_labels(conditional, mnist, images):
@@ -151,4 +167,5 @@ def test_per_image_values_are_written(tmp_path, mnist, capfd):
 
 
 def test_the_first_gpu_is_used_where_none_is_named():
-    assert inspect.signature(load_run).parameters["gpu"].default == 0
+    """None is the first, and says nothing where there is none."""
+    assert inspect.signature(load_run).parameters["gpu"].default is None

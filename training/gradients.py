@@ -30,9 +30,10 @@ class GradientMoments(NamedTuple):
         return self.norm() / np.sqrt(np.sum(self.variance))
 
     def distance(self, other):
-        """(norm of the difference of the two expected gradients, how large that comes out by chance alone).
+        """(norm of the difference of the two expected gradients, its sampling error).
 
-        `other` has draws of its own.
+        The sampling error is the root of the summed variances of the two means, and is taken off the squared norm. A
+        norm below it may be chance, or a difference too small to be told from it. `other` has draws of its own.
         """
         variance = self.variance / self.n_draws + other.variance / other.n_draws
         squared = np.sum((self.mean - other.mean) ** 2 - variance)

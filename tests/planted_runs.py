@@ -147,7 +147,7 @@ RUNS = [
           "if False:", "data::mnist_is_what_the_protocol_says"),
     fault("validation pictures as a class to train on", "data/own.py",
           "if any(map(_is_split, found := _folders(folder))):",
-          'if {path.name for path in (found := _folders(folder))} == {"train", "test"}:',
+          "if len([*filter(_is_split, found := _folders(folder))]) == len(found) == 2:",
           "own_data::a_third_folder_beside_train_and_test_is_refused"),
     fault("measured with the k of training", "experiment/session.py",
           "make_log_likelihood(self.model, config.eval_samples, config.compiled)",

@@ -44,11 +44,11 @@ def estimators(rows, path):
                 certain = row["distance"] > row["by_chance"]
                 line[2].plot(row["k"], max(row["distance"], row["by_chance"]), "o", ms=4, color=colour,
                              mfc=colour if certain else "white")  # fmt: skip
-        for axis, title in zip(line, (*AXES.values(), "distance from the target (hollow: unresolved)")):
+        for axis, title in zip(line, (*AXES.values(), "distance (hollow: unresolved)")):
             axis.set(xscale="log", yscale="log", title=f"{network}: {title}")
             axis.grid(alpha=0.3)
-    axes[0, 2].set_ylabel("relative to the gradient of L_k (RWS: of KL(p||q))")
-    axes[1, 2].set_ylabel("relative to the gradient of log p(x)")
+    axes[0, 2].set_ylabel("from the gradient of L_k (RWS: KL(p||q)), over its norm")
+    axes[1, 2].set_ylabel("from the gradient of log p(x), over its norm")
     for axis in axes[1]:
         axis.set_xlabel("importance samples k")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=10)

@@ -37,9 +37,10 @@ class Dataset(NamedTuple):
             if images.dtype != np.uint8 or images.shape != (n, entry.n_pixels):
                 wanted = f"uint8 {(n, entry.n_pixels)}"
                 raise DataError(f"{split}_images are {images.dtype} {images.shape}, not {wanted}")
-            if labels.dtype.kind not in "ui" or labels.shape != (n,) or not 0 <= labels.max() < max(1, entry.n_labels):
-                wanted = f"{n} integers, less than {max(1, entry.n_labels)}"
-                raise DataError(f"{split}_labels are {labels.dtype} {labels.shape} up to {labels.max()}, not {wanted}")
+            known = np.isin(labels, np.arange(max(1, entry.n_labels))).all()
+            if labels.dtype.kind not in "ui" or labels.shape != (n,) or not known:
+                found = f"{labels.dtype} {labels.shape} from {labels.min()} to {labels.max()}"
+                raise DataError(f"{split}_labels are {found}, not {n} integers from 0, of {entry.n_labels} labels")
 
     def hold_out(self, n):
         """The same data with the last n training images in the place of the test images; itself for n = 0."""

@@ -7,6 +7,7 @@ is not read into memory but mapped, so that it may be larger.
 
 import dataclasses
 import math
+import os
 import pathlib
 import re
 import zipfile
@@ -108,6 +109,7 @@ def _splits(found):
     if not found.is_dir():
         raise DataError(f"{found} is no .npz or .npy file and no folder")
     if (found / "x_train.npy").is_file():
+        _check_names(found, [path.stem for path in found.glob("*.npy")])
         return _of_arrays(found, {name: _in_npy(p) for name in NAMES if (p := found / f"{name}.npy").is_file()})
     return _of_pictures(found)
 
@@ -200,7 +202,7 @@ def _of_pictures(folder):
         labels[split] = np.array([label for _, label, _ in listed])
     said = "".join(f"{p.relative_to(folder)} {p.stat().st_size}\n" for part in images.values() for p in part)
     shape = pictures.size_of(images["train"][0])
-    return Splits(images, labels, shape, len(names), zlib.crc32(said.encode()))
+    return Splits(images, labels, shape, len(names), zlib.crc32(os.fsencode(said)))
 
 
 # Arrays
@@ -242,14 +244,19 @@ def _in_npy(path):
                   lambda: (array[rows] for rows in blocks(len(array))), zlib.crc32(some))  # fmt: skip
 
 
+def _check_names(path, names):
+    """Raises DataError for a name that is nearly one of NAMES: what it holds would be left out without a word."""
+    for name in names:
+        if name not in NAMES and name.lower() in NAMES:
+            raise DataError(f"{path} has {name}: the name is {name.lower()}")
+
+
 def _in_npz(path):
     with reading(path), zipfile.ZipFile(path) as archive:
         names = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if "x_train" not in names:
             raise DataError(f"{path} has no x_train (it has {', '.join(names) or 'nothing'})")
-        for name in names:
-            if name not in NAMES and name.lower() in NAMES:
-                raise DataError(f"{path} has {name}: the name is {name.lower()}")
+        _check_names(path, names)
         return {name: _member(archive, names[name]) for name in NAMES if name in names}
 
 

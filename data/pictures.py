@@ -30,7 +30,7 @@ def read_images(path, image_shape=None):
 def pictures_in(folder, below=True):
     """The paths of the pictures in a folder, and below it, sorted; hidden files are none."""
     paths = folder.rglob("*") if below else folder.iterdir()
-    paths = (path for path in paths if path.suffix.lower() in ENDINGS and path.is_file())
+    paths = (path for path in paths if path.suffix.lower() in ENDINGS and not path.is_dir())
     return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 

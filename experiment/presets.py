@@ -48,7 +48,7 @@ def settings_beside(preset, given):
         raise UsageError(f"--epochs: -1 does not go with --preset {preset}; --preset paper is the paper's schedule")
     for name in SETS_RATE:
         value, meant = given.get(name), settings.get(name)
-        if value is not None and meant is not None and value != meant and "learning_rate" not in given:
+        if value not in (None, "paper") and meant is not None and value != meant and "learning_rate" not in given:
             raise UsageError(
                 f"--{name}: {value} needs --learning_rate{' and --epochs N' * (epochs == -1)} beside it, for the rate"
                 f" of --preset {preset} is for {meant}"

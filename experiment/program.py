@@ -15,6 +15,7 @@ import sys
 import threading
 
 from data import DataError
+from data.arrays import first_line
 from experiment import run_folder
 from experiment.errors import UsageError, left_out
 from experiment.flags import as_words, parse_call_flags, parse_flags
@@ -187,6 +188,10 @@ def _guarded(work, config, run):
         if config.strategy != "multi_worker":
             raise
         return _stopped(f"another worker is gone ({type(error).__name__})", config, run, code=3)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        _fail(f"there is not enough memory for so many samples, images or units ({first_line(error)})")
+        _say_how_to_go_on(config, run)
+        return 2
     except BrokenPipeError:
         raise
     except OSError as error:  # a full disk, say: what was written before is whole

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import math
 import pathlib
 import platform
 import shutil
@@ -19,6 +20,8 @@ RECORD = {  # what a measurement has, and of which type
     "test_llh": float, "standard_error": float | None, "mc_error": float | None, "n_samples": int, "n_images": int,
     "active_units": list,
 }  # fmt: skip
+PARETO = {"pareto_k": float | None, "pareto_k_high": float | None}  # what records of earlier versions do not have
+DRAWN = {f"{split}_{bound}_elbo" for split in ("train", "test") for bound in ("iwae", "vae")}  # columns of figures
 TRAINING = {"epochs": int, "seconds": int | float}  # what the record of a training has
 PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
@@ -100,11 +103,13 @@ class Run:
 
     def is_whole(self):
         """Whether training has ended, and the weights are not damaged."""
+        if not self.is_trained():
+            return False
         try:
             self.check_weights()
         except UsageError:
             return False
-        return self.is_trained()
+        return True
 
     def check_weights(self):
         """Raises UsageError where the weights are not those that training.json, if it says so, was written beside."""
@@ -113,10 +118,12 @@ class Run:
             raise UsageError(f"--run_dir: {self.weights} is damaged: it is not what {self.training.name} knows")
 
     def check_metrics(self, flag="run_dir"):
-        """Raises UsageError where metrics.csv is there and has no whole rows."""
+        """Raises UsageError where metrics.csv is there and has no whole rows of numbers."""
         try:
             rows = read_csv(self.metrics)
-            whole = rows and all(int(row["epoch"]) <= int(row["step"]) and None not in row.values() for row in rows)
+            whole = rows and all(int(row["epoch"]) <= int(row["step"]) for row in rows) and DRAWN <= rows[0].keys()
+            for value in (value for row in rows for value in row.values() if value != ""):
+                float(value)
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError):
@@ -133,7 +140,9 @@ class Run:
 
         Records of earlier versions have no Pareto k.
         """
-        return _record(self.test_llh, RECORD, "; delete it to measure anew")
+        advice = "; delete it to measure anew"
+        record = _record(self.test_llh, RECORD, advice)
+        return _record(self.test_llh, RECORD | PARETO, advice) if PARETO.keys() & (record or {}).keys() else record
 
     def begin(self, config):
         """Writes config.json of a new run."""
@@ -174,7 +183,8 @@ def _record(path, kinds, advice=""):
         raise UsageError(f"--run_dir: {path} cannot be read ({error}){advice}") from None
     for name, kind in kinds.items():
         value = record.get(name, "nothing") if isinstance(record, dict) else "nothing"
-        if not isinstance(value, kind) or value != value:  # NaN is no measurement
+        number = not isinstance(value, float) or math.isfinite(value)  # others are no measurement
+        if not isinstance(value, kind) or not number:
             raise UsageError(f"--run_dir: {path} has {value} as {name}{advice}")
     return record
 

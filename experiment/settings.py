@@ -6,7 +6,6 @@ Nothing here imports TensorFlow, so a wrong value is answered at once.
 import dataclasses
 import json
 import os
-import pathlib
 
 from data import DataError, own
 from data.catalogue import BINARISE, DATASETS
@@ -115,7 +114,7 @@ class Config:
         None, gpus, "the GPUs to use, such as 0 or 0,1; -1: the CPU (the first, or all with another --strategy than"
         " one)", "call", minimum=-1,
     )  # fmt: skip
-    threads: int = setting(0, int, "CPU threads; 0: one per core", "call", minimum=0)
+    threads: int = setting(0, int, "CPU threads; 0: one per core", "call", minimum=0, maximum=1024)
 
     def resolved(self):
         """The same settings, complete and checked. Raises UsageError."""
@@ -184,12 +183,10 @@ class Config:
 
     def _check_data(self):
         data = self.data_entry
-        if self.data_dir is not None and not pathlib.Path(self.data_dir).is_dir():
+        if self.data_dir is not None and not os.path.isdir(self.data_dir):
             raise UsageError(f"--data_dir: {self.data_dir} is not a folder")
-        if self.per_image is not None:
-            path = pathlib.Path(self.per_image).resolve()
-            if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-                raise UsageError(f"--per_image: {self.per_image} is not a file in a folder that can be written")
+        if self.per_image is not None and not _can_be_written(self.per_image):
+            raise UsageError(f"--per_image: {self.per_image} is not a file in a folder that can be written")
         if self.binarise == "none" != data.binarise and not self.own_data:
             raise UsageError(f"--binarise: none is not allowed; the images of {self.dataset} are grey")
         if self.conditional != "no" and not data.n_labels:
@@ -288,6 +285,14 @@ class Config:
     def beginning_fingerprint(self):
         """What a checkpoint after the first epochs is known by."""
         return _as_text(self.beginning())
+
+
+def _can_be_written(path):
+    folder, name = os.path.split(os.path.abspath(path))
+    long = (
+        len(os.fsencode(name)) > 200
+    )  # some file systems allow 255 bytes, and it is written under a longer name first
+    return os.path.isdir(folder) and os.access(folder, os.W_OK) and not os.path.isdir(path) and not long
 
 
 def flag_fields():

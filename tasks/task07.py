@@ -29,12 +29,12 @@ def n_test_images(config):
 
 
 def rows_of(session, **columns):
-    """[{column: number}] of columns [n_images]. Raises UsageError where a log likelihood is NaN."""
+    """[{column: number}] of columns [n_images]. Raises UsageError where a log likelihood is not finite."""
     import numpy as np
 
     for name, values in columns.items():
-        if name in ("log_px", "annealed", "lower", "upper") and np.isnan(values).any():
-            raise UsageError(f"--run_dir: the weights of {session.run.path} give NaN as {name}")
+        if name in ("log_px", "annealed", "lower", "upper") and not np.isfinite(values).all():
+            raise UsageError(f"--run_dir: the weights of {session.run.path} give {name}s that are no numbers")
     return [dict(zip(columns, map(float, values))) for values in zip(*columns.values())]
 
 

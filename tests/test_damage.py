@@ -18,6 +18,7 @@ import data.mnist
 import data.published
 from evaluation import likelihood
 from experiment import run_folder, session
+from experiment.run_folder import DRAWN
 from models.iwae import IWAE
 from tests.helpers import RECORD, TINY, go_on_line, in_process, weights_in
 from utils import save_weights
@@ -85,7 +86,14 @@ def test_a_config_that_is_none_is_one_line_before_the_work(content, copied, no_w
     one_line(capfd, "config.json cannot be read")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", *(json.dumps({**RECORD, name: "?"}) for name in RECORD), "NaN"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[]", "{}", *(json.dumps({**RECORD, name: "?"}) for name in RECORD), "NaN",
+        json.dumps({**RECORD, "test_llh": float("-inf")}), json.dumps({**RECORD, "pareto_k": 0.5}),
+        json.dumps({**RECORD, "pareto_k": "x", "pareto_k_high": 0.5}),
+    ],
+)  # fmt: skip
 def test_a_damaged_record_is_one_line_before_the_work_and_stays(content, copied, no_work, capfd):
     content = json.dumps(RECORD | {"test_llh": float("nan")}) if content == "NaN" else content
     (copied / "test_llh.json").write_text(content)
@@ -146,6 +154,8 @@ def test_a_damaged_training_json_is_one_line_before_the_work(content, copied, no
         "epoch,step\n0,0\n0\n",
         "epoch,step,seconds\n0,0\n",
         "epoch,step\n1,0\n",
+        "epoch,step\n0,0\n",
+        ",".join(["epoch,step", *sorted(DRAWN)]) + "\n0,0,x,1,1,1\n",
     ],
 )
 def test_damaged_metrics_are_one_line_before_the_work(content, copied, no_work, capfd):

@@ -25,6 +25,7 @@ def test_estimate_meets_the_closed_form_within_its_monte_carlo_error(jit):
     np.testing.assert_allclose(log_px, model.log_px, atol=0.2)
     assert np.sqrt(np.sum(errors**2)) / len(errors) == pytest.approx(result.mc_error)
     assert (result.n_samples, result.n_images) == (5000, 150)
+    assert len(shapes) == len(log_px) == 150  # without what the last batch is filled up with
     assert result.pareto_k == np.median(shapes) and result.pareto_k_high == np.mean(shapes > 0.7)
 
 

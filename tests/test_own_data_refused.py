@@ -38,6 +38,8 @@ def bad(tmp_path, kind):
         "many": dict(x_train=images, y_train=labels + 1000),
         "unlabelled": dict(x_train=images, y_train=labels, x_test=images),
         "unknown": dict(x_train=images, y_train=labels, x_test=images, y_test=labels + 1),
+        "one-hot": dict(x_train=images, y_train=np.eye(3, dtype=int)[labels]),
+        "fortran": dict(x_train=np.asfortranarray(images)),
         "half": dict(x_train=images, y_train=labels, y_test=labels),
         "misspelt": dict(x_train=images, X_test=images),
         "bits beside bytes": dict(x_train=images, x_test=(images > 127).astype(np.uint8)),
@@ -78,6 +80,17 @@ def bad(tmp_path, kind):
         whole[9000] ^= 1  # far behind the header, which is read before
         (tmp_path / "rotten.npz").write_bytes(whole)
         return tmp_path / "rotten.npz"
+    if kind == "short":
+        np.save(tmp_path / "short.npy", GREYS)
+        (tmp_path / "short.npy").write_bytes((tmp_path / "short.npy").read_bytes()[:-1])
+        return tmp_path / "short.npy"
+    if kind == "labels misspelt":
+        (tmp_path / "npy").mkdir()
+        np.save(tmp_path / "npy/x_train.npy", GREYS)
+        np.save(tmp_path / "npy/Y_train.npy", labels)
+        return tmp_path / "npy"
+    if kind == "link":
+        (path / "zz.png").symlink_to(tmp_path / "nowhere.png")
     if kind == "mapped":
         np.save(tmp_path / "bits.npy", (GREYS > 127).astype(np.uint8))
         return tmp_path / "bits.npy"
@@ -102,6 +115,11 @@ def bad(tmp_path, kind):
         ("many", "labels go up to 1002, and there are only 18 images"),
         ("unlabelled", "has labels for train alone"),
         ("unknown", "y_test goes up to 3, and y_train to 2"),
+        ("one-hot", r"y_train .* has the shape \(20, 3\) .* an integer for each of the 20 images"),
+        ("fortran", "x_train in .* is not an array of numbers in C order"),
+        ("short", "short.npy cannot be read"),
+        ("labels misspelt", "npy has Y_train: the name is y_train"),
+        ("link", "zz.png cannot be read"),
         ("half", "data.npz has y_test and no x_test"),
         ("misspelt", "data.npz has X_test: the name is x_test"),
         ("nested", "all/t.* is part of a split in .*all: give the path of that folder"),

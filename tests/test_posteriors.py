@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from evaluation import (
     ACTIVE,
+    active_units,
     make_activity,
     make_log_likelihood,
     make_q_means,
@@ -249,3 +250,7 @@ def test_batches_have_seeds_of_their_own_and_none_that_of_the_prior_s_pictures(m
     posterior_means(model, model.x, n_samples=2, seed=3, jit=False)
     sampling_importance_resampling(model, model.x, n_samples=2, n_draws=1, seed=3, jit=False)
     assert drawn == 2 * [(3, Stream.PICTURE, 1), (3, Stream.PICTURE, 2)]  # number 0 is the pictures'
+    drawn.clear()
+    monkeypatch.setattr(active_units, "stateless_seed", posteriors.stateless_seed)
+    make_activity(model, n_samples=2, jit=False)(model.x, seed=3)
+    assert drawn == [(3, Stream.UNITS, 0), (3, Stream.UNITS, 1)]

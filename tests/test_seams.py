@@ -146,8 +146,12 @@ def test_flags_beside_a_saved_run_are_judged_by_its_settings(results, monkeypatc
     [
         (dict(train_images=np.zeros((STROKES.n_train, 96), np.float32)), "train_images are float32"),
         (dict(test_images=np.zeros((3, 5), np.uint8)), r"test_images are uint8 \(3, 5\), not uint8 "),
-        (dict(train_labels=np.zeros(3, int)), r"train_labels are int64 \(3,\) up to 0, not "),
-        (dict(test_labels=np.full(STROKES.n_test, STROKES.n_labels)), "test_labels are .* integers, less than "),
+        (dict(train_labels=np.zeros(3, int)), r"train_labels are int64 \(3,\) from 0 to 0, not "),
+        (
+            dict(test_labels=np.full(STROKES.n_test, STROKES.n_labels)),
+            "test_labels are .* from 3 to 3, not 40 integers",
+        ),
+        (dict(test_labels=np.full(STROKES.n_test, -1)), "test_labels are .* from -1 to -1, not 40 integers"),
     ],
 )
 def test_a_data_set_that_is_not_what_its_entry_says_is_refused(changed, said, results, monkeypatch):

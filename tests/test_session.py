@@ -66,6 +66,24 @@ def test_what_a_task_finds_is_measured_where_more_is_asked_for(asked, measured, 
     assert (one.report() == "measured") == measured
 
 
+def test_the_run_s_seed_is_that_of_its_evaluation(few_digits, monkeypatch):
+    config = dataclasses.replace(SMALL, seed=7, eval_samples=20, eval_images=50).resolved()
+    one, seeds = Session(config, Run(few_digits / "a")), []
+    activity = evaluation.make_activity(one.model)
+
+    def recording(x, y, seed):
+        seeds.append(seed)
+        return activity(x, y, seed)
+
+    monkeypatch.setattr(evaluation, "make_activity", lambda *_, **__: recording)
+    value, (x, y) = one.measure().test_llh, one.test_data(50)
+    expected = {
+        seed: evaluation.make_log_likelihood(one.model, 20, one.config.compiled)(x, y, seed)[0].test_llh
+        for seed in (0, 7)
+    }
+    assert value == expected[7] != expected[0] and seeds == [7]
+
+
 def test_a_sibling_with_more_samples_has_the_preset_s_first_ones(few_digits):
     """They are cut where a run has fewer samples."""
     long = {"preset": "long", **settings_beside("long", {})}

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -99,6 +100,20 @@ def test_task02(few_digits, constants, no_figures, monkeypatch, capfd):
     assert last("dreg", 8, "decoder") == pytest.approx(last("iwae_elbo", 8, "decoder"), rel=1e-3)
     assert last("dreg", 8, "encoder") > 1.1 * last("iwae_elbo", 8, "encoder")
     assert last("dreg", 8, "encoder", "distance") < 2 * last("dreg", 8, "encoder", "by_chance")
+
+
+def test_references_have_other_draws_than_what_is_held_against_them():
+    from tasks.task02 import DRAWS, SAMPLES, references
+
+    asked = []
+
+    def moments(objective, k, n_draws, first=0):
+        asked.append((objective, first))
+        return {"encoder": (objective, k), "decoder": None}
+
+    found = references(types.SimpleNamespace(moments=moments))
+    assert {first for _, first in asked} == {DRAWS} and found["rws"][0] == "rws_dreg"
+    assert all(found[k] == ("dreg", k) for k in SAMPLES)
 
 
 def test_a_mean_gradient_is_held_against_its_own_target():

@@ -24,7 +24,7 @@ class LogLikelihood(NamedTuple):
     """The k-sample estimate of mean log p(x) over images, and its two separate uncertainties."""
 
     test_llh: float  # mean over the images of log (1/k) sum_i w_i
-    standard_error: float | None  # of that mean, as an estimate for all digits: digits differ. None for one image
+    standard_error: float | None  # of that mean, as an estimate for all images: images differ. None for one image
     mc_error: float | None  # of that mean, for these very images: samples differ. None for one sample
     n_samples: int
     n_images: int

@@ -45,8 +45,6 @@ def _check_beginning(config):
     other = Run(config.start_from, lock=False)
     other.check_metrics("start_from")
     saved = load_config(other.path, "start_from").beginning()
-    if not other.metrics.exists():
-        raise UsageError(f"--start_from: {other.path} has no {other.metrics.name}")
     for name, value in config.beginning().items():
         if value != saved[name]:
             raise UsageError(f"--start_from: {other.path} has {name} {as_words(saved[name])}, not {as_words(value)}")
@@ -54,3 +52,5 @@ def _check_beginning(config):
         raise UsageError(
             f"--start_from: {other.path} has no checkpoint after its {config.beginning_epochs} such epochs"
         )
+    if not other.metrics.exists():
+        raise UsageError(f"--start_from: {other.path} has no {other.metrics.name}")

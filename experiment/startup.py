@@ -8,8 +8,8 @@ import tempfile
 
 @contextlib.contextmanager
 def _muted_stderr():
-    """Holds back what is written to stderr, by C++ too. Shows it after all if the block fails, or if it puts something
-    into the list that it is given.
+    """Holds back what is written to stderr, by C++ too. Shows it after all if the block fails, or, of what TensorFlow
+    says of GPUs and of its warnings, if the block puts something into the list that it is given.
     """
     wanted = []
     sys.stderr.flush()
@@ -19,12 +19,15 @@ def _muted_stderr():
         try:
             yield wanted
         except BaseException:
-            wanted.append("the reason")
+            held.seek(0)
+            os.write(kept, held.read())
             raise
         finally:
             sys.stderr.flush()
             held.seek(0)
-            os.write(kept, held.read() if wanted else b"")
+            for line in held.read().splitlines(keepends=True) if wanted else ():
+                if b"GPU" in line or (line[:1] in b"WE" and line[1:5].isdigit()):
+                    os.write(kept, line)
             os.dup2(kept, 2)
             os.close(kept)
 

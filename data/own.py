@@ -88,6 +88,8 @@ def load(path, data_dir=None, expected=None):
         changed = "; ".join(f"{name} {now[name]}, not {expected[name]}" for name in now if now[name] != expected[name])
         raise DataError(f"{found} is not what the run began with: {changed}")
     entry = entry_of(now)
+    if isinstance(splits.images["train"], list) and (left_out := pictures.others_in(found)):
+        print(f"data: {len(left_out)} files that are no PNG or JPEG are left out, {left_out[0]} for one", flush=True)
     read = {split: _read(source, splits.image_shape) for split, source in splits.images.items()}
     collected = {split: part for split, part in read.items() if isinstance(part, GreyImages)}
     _check_alike(found, collected)

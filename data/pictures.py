@@ -29,8 +29,16 @@ def read_images(path, image_shape=None):
 
 def pictures_in(folder, below=True):
     """The paths of the pictures in a folder, and below it, sorted; hidden files are none."""
-    paths = folder.rglob("*") if below else folder.iterdir()
-    paths = (path for path in paths if path.suffix.lower() in ENDINGS and not path.is_dir())
+    return [path for path in _files_in(folder, below) if path.suffix.lower() in ENDINGS]
+
+
+def others_in(folder):
+    """The paths of all other files in a folder, and below it, sorted, but for hidden ones."""
+    return [path for path in _files_in(folder) if path.suffix.lower() not in ENDINGS]
+
+
+def _files_in(folder, below=True):
+    paths = (path for path in (folder.rglob("*") if below else folder.iterdir()) if not path.is_dir())
     return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 

@@ -284,7 +284,7 @@ RUNS = [
           "damage::damaged_metrics_are_one_line_before_the_work"),
     fault("labels left out for a capital", "data/own.py", "_check_names(found, [", "len([",
           "own_data_refused::what_no_header_can_be_right_of_is_refused_before_tensorflow"),
-    fault("pictures left out for a broken link", "data/pictures.py", "and not path.is_dir())", "and path.is_file())",
+    fault("pictures left out for a broken link", "data/pictures.py", "if not path.is_dir())", "if path.is_file())",
           "own_data_refused::what_no_header_can_be_right_of_is_refused_before_tensorflow"),
     fault("a rate without effect", "experiment/flags.py", 'if "learning_rate" in given and', "if False and",
           "flags::wrong_flags_are_one_line_and_code_2_before_tensorflow_starts"),

@@ -305,6 +305,19 @@ def test_a_fixed_draw_keeps_no_greys(tmp_path):
         assert drawn.test_images.base is None and set(np.unique(drawn.train_images)) == {0, 255}
 
 
+def test_files_that_are_no_pictures_are_told(tmp_path, capfd):
+    for number, image in enumerate(GREYS):
+        draw(tmp_path / f"{number:02d}.png", image)
+    (tmp_path / ".hidden").touch()
+    load(str(tmp_path))
+    assert capfd.readouterr().out == ""
+    draw(tmp_path / "scan.bmp", GREYS[0])
+    load(str(tmp_path))
+    assert (
+        capfd.readouterr().out == f"data: 1 files that are no PNG or JPEG are left out, {tmp_path}/scan.bmp for one\n"
+    )
+
+
 def test_task06_has_a_folder_for_each_data_set(tmp_path):
     names = [task06.folder_for(name).name for name in ("mnist", "omniglot", str(tmp_path / "omniglot.npz"), "photos")]
     assert names == ["task06", "omniglot", "own-omniglot", "photos"]

@@ -98,10 +98,16 @@ GREY = np.array([0.299, 0.587, 0.114])  # luma of red, green and blue (ITU-R BT.
 
 
 def binary_to_bytes(parts):
-    """Makes 1 into 255, in place, where no integer of any of the GreyImages is above 1: then they are binary images."""
-    largest = [part.largest_integer for part in parts if part.largest_integer is not None]
-    if largest and max(largest) <= 1:
-        for part in parts:
-            if part.largest_integer is not None:
-                for rows in blocks(len(part.images)):
-                    part.images[rows] *= np.uint8(255)
+    """Makes 1 into 255, in place, where no integer of any part is above 1: then they are binary images.
+
+    parts: what each is called -> GreyImages. Raises DataError where one is binary and another is not: 1 would be black.
+    """
+    parts = {name: part for name, part in parts.items() if part.largest_integer is not None}
+    largest = {name: part.largest_integer for name, part in parts.items()}
+    if largest and max(largest.values()) <= 1:
+        for part in parts.values():
+            for rows in blocks(len(part.images)):
+                part.images[rows] *= np.uint8(255)
+    elif 1 in largest.values():
+        highest = " and ".join(f"{name} images up to {value}" for name, value in largest.items())
+        raise DataError(f"there are {highest}: save all as bytes, 0 to 255, or all as 0 and 1")

@@ -91,9 +91,7 @@ def load(path, data_dir=None, expected=None):
     if isinstance(splits.images["train"], list) and (left_out := pictures.others_in(found)):
         print(f"data: {len(left_out)} files that are no PNG or JPEG are left out, {left_out[0]} for one", flush=True)
     read = {split: _read(source, splits.image_shape) for split, source in splits.images.items()}
-    collected = {split: part for split, part in read.items() if isinstance(part, GreyImages)}
-    _check_alike(found, collected)
-    binary_to_bytes(list(collected.values()))
+    binary_to_bytes({split: part for split, part in read.items() if isinstance(part, GreyImages)})
     images = {split: part.images if isinstance(part, GreyImages) else part for split, part in read.items()}
     labels = splits.labels or {split: np.zeros(len(part), np.uint8) for split, part in images.items()}
     if "test" not in images:
@@ -154,14 +152,6 @@ def _read(source, image_shape):
     for block in source.blocks():
         images.add(block)
     return images
-
-
-def _check_alike(found, collected):
-    """Raises DataError where one part is of 0 and 1 and the other of bytes, among which 1 would be black."""
-    largest = {split: part.largest_integer for split, part in collected.items() if part.largest_integer is not None}
-    if 1 in largest.values() and max(largest.values()) > 1:
-        highest = " and ".join(f"{split} images up to {value}" for split, value in largest.items())
-        raise DataError(f"{found} has {highest}: save all as bytes, 0 to 255, or all as 0 and 1")
 
 
 # Pictures

@@ -23,7 +23,7 @@ def read_images(path, image_shape=None):
         raise DataError(f"{path} holds no PNG or JPEG files")
     shape = image_shape or size_of(paths[0])
     images = read(paths, shape)
-    binary_to_bytes([images])
+    binary_to_bytes({"": images})
     return images.images.reshape(-1, *shape)
 
 

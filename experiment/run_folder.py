@@ -140,9 +140,7 @@ class Run:
 
         Records of earlier versions have no Pareto k.
         """
-        advice = "; delete it to measure anew"
-        record = _record(self.test_llh, RECORD, advice)
-        return _record(self.test_llh, RECORD | PARETO, advice) if PARETO.keys() & (record or {}).keys() else record
+        return _record(self.test_llh, RECORD, "; delete it to measure anew", PARETO)
 
     def begin(self, config):
         """Writes config.json of a new run."""
@@ -173,14 +171,18 @@ class Run:
             )
 
 
-def _record(path, kinds, advice=""):
-    """The content of a JSON file, None where there is none. Raises UsageError unless it has `kinds`, name -> type."""
+def _record(path, kinds, advice="", later=None):
+    """The content of a JSON file, None where there is none. Raises UsageError unless it has `kinds`, name -> type, and
+    all of `later` if it has one of them.
+    """
     try:
         record = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise UsageError(f"--run_dir: {path} cannot be read ({error}){advice}") from None
+    if later and isinstance(record, dict) and later.keys() & record.keys():
+        kinds = kinds | later
     for name, kind in kinds.items():
         value = record.get(name, "nothing") if isinstance(record, dict) else "nothing"
         number = not isinstance(value, float) or math.isfinite(value)  # others are no measurement

@@ -213,8 +213,6 @@ class Config:
         for name in ("lr_warmup", "beta_warmup"):
             if (value := getattr(self, name)) >= self.n_epochs:
                 raise UsageError(f"--{name}: {value} is not allowed; less than the {self.n_epochs} epochs")
-        if self.schedule == "paper" and self.learning_rate != Config.learning_rate:
-            raise UsageError("--learning_rate: only with --epochs N; the paper's schedule sets its own")
 
     def _check_samples(self):
         entry = OBJECTIVES[self.objective]
@@ -289,10 +287,9 @@ class Config:
 
 def _can_be_written(path):
     folder, name = os.path.split(os.path.abspath(path))
-    long = (
-        len(os.fsencode(name)) > 200
-    )  # some file systems allow 255 bytes, and it is written under a longer name first
-    return os.path.isdir(folder) and os.access(folder, os.W_OK) and not os.path.isdir(path) and not long
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        return False
+    return len(os.fsencode(name)) <= 200  # file systems allow 255, and it is written under a longer name first
 
 
 def flag_fields():

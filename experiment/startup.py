@@ -19,6 +19,7 @@ def _muted_stderr():
         try:
             yield wanted
         except BaseException:
+            wanted.clear()
             held.seek(0)
             os.write(kept, held.read())
             raise

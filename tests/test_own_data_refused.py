@@ -144,8 +144,8 @@ def test_what_no_header_can_be_right_of_is_refused_before_tensorflow(kind, said,
         ("rotten", "x_train in .* cannot be read"),
         ("transparent", "14.png is transparent in places"),
         ("mapped", "holds 0 and 1 alone; it is used as it lies"),
-        ("bits beside bytes", "data.npz has train images up to 2.. and test images up to 1: save all as bytes"),
-        ("bytes beside bits", "data.npz has train images up to 1 and test images up to 2..: save all as bytes"),
+        ("bits beside bytes", "there are train images up to 2.. and test images up to 1: save all as bytes"),
+        ("bytes beside bits", "there are train images up to 1 and test images up to 2..: save all as bytes"),
     ],
 )
 def test_what_only_the_images_tell_is_refused_before_tensorflow(kind, said, tmp_path, results, capfd, monkeypatch):

@@ -43,7 +43,8 @@ def test_what_an_objective_does_not_reach_has_the_gradient_zero(binary_images):
     noise = model.noise(5, 6, SEED)
 
     def alone(output, beta):
-        return Estimate(bound=output.log_px_z[0], surrogate=output.log_px_z[0])
+        weights = tf.ones_like(output.log_px_z)  # which say nothing, but are multiplied with what there is
+        return Estimate(bound=output.log_px_z[0], surrogate=output.log_px_z[0], z_weights=weights)
 
     whole = derivative(model, lambda: model(binary_images, noise).log_px_z[0])
     for a, b in zip(gradients(model, alone, binary_images, noise), whole):

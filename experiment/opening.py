@@ -19,6 +19,15 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
     if config.start_from and not (resume or eval_only or found.is_trained() or found.has_checkpoints()):
         _check_beginning(config)  # before the folder is made
     run = Run(folder)
+    try:
+        return run, *_found_in(run, config, resume, eval_only, continue_existing)
+    except UsageError:
+        run.release()
+        raise
+
+
+def _found_in(run, config, resume, eval_only, continue_existing):
+    """resume and eval_only as open_folder returns them. Raises UsageError where they do not fit what is there."""
     if continue_existing and not (resume or eval_only) and run.config.exists():
         saved = load_config(run.path).experiment()
         for name, value in config.experiment().items():
@@ -31,7 +40,7 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
     if resume and run.is_whole():  # there is nothing left to do but to measure it
         resume, eval_only = False, True
     run.check(resume, eval_only)
-    return run, resume, eval_only
+    return resume, eval_only
 
 
 def check_shares(config, n_replicas):

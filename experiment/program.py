@@ -112,6 +112,7 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
 
     results = run_folder.RESULTS
     loaded = {}  # the data of the last run, for those after it that have the same
+    opened = contextlib.ExitStack()  # releases the folders
 
     def name_of(folder):
         return str(folder.relative_to(results))
@@ -127,6 +128,7 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
         call = {name: getattr(settings, name) for name in (CALL | EVALUATION) - {"preset"}} | {"run_dir": str(folder)}
         try:
             config, run = dataclasses.replace(load_config(folder), **call).resolved(), Run(folder)
+            opened.callback(run.release)
             run.recorded()
             run.check_metrics()
             data = config.dataset, str(config.own_data), config.binarise, config.held_out
@@ -143,7 +145,8 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
     folders = sorted(run.path for run in runs if run.is_trained())
     folders = [folder for folder in folders if not same or shares(folder)]
     sessions = [(name_of(folder), functools.partial(open_session, folder)) for folder in folders]
-    return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)
+    with opened:
+        return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)
 
 
 def _with_tensorflow(work, config, run):

@@ -18,9 +18,12 @@ import tensorflow as tf
 import data.mnist_sources
 import data.published
 import main
-from experiment import command_line, program, session
+from experiment import command_line, program, session, survey
+from experiment.errors import UsageError
 from experiment.flags import parse_flags
+from experiment.opening import open_folder
 from experiment.run_folder import ROOT, Run, load_config
+from experiment.settings import Config
 from experiment.startup import start_tensorflow
 from tests.helpers import TINY, go_on_line, in_process, newest_checkpoint, weights_in
 
@@ -142,7 +145,19 @@ def test_a_run_that_has_no_whole_metrics_is_not_started_from(copied, tmp_path, c
 def test_a_folder_is_free_when_the_command_has_ended(few_digits, tmp_path):
     kept = []  # as long as there is something that knows the run
     assert command_line(kept.append, None, ["--jit", "off", "--gpu", "-1", "--run_dir", str(tmp_path / "run")]) == 0
-    Run(tmp_path / "run")
+    Run(tmp_path / "run").release()
+    with pytest.raises(UsageError, match="no checkpoint in") as kept_too:  # and with it the frames that know the run
+        open_folder(Config(run_dir=str(tmp_path / "run")).resolved(), resume=True)
+    Run(tmp_path / "run").release()
+    assert kept_too
+
+
+def test_folders_are_free_when_a_survey_has_ended(finished, few_digits, results):
+    shutil.copytree(finished, results / "run")
+    kept = []
+    assert survey(lambda _, sessions: kept.extend(open() for _, open in sessions), None, ["--gpu", "-1"]) == 0
+    assert [session.run.path for session in kept] == [results / "run"]
+    Run(results / "run")
 
 
 def test_divergence_is_one_line_and_code_1(few_digits, tmp_path, capfd):

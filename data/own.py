@@ -89,7 +89,7 @@ def load(path, data_dir=None, expected=None):
         raise DataError(f"{found} is not what the run began with: {changed}")
     entry = entry_of(now)
     if isinstance(splits.images["train"], list) and (left_out := pictures.others_in(found)):
-        print(f"data: {len(left_out)} files that are no PNG or JPEG are left out, {left_out[0]} for one", flush=True)
+        print(f"data: files left out that are no PNG or JPEG: {len(left_out)}, such as {left_out[0]}", flush=True)
     read = {split: _read(source, splits.image_shape) for split, source in splits.images.items()}
     binary_to_bytes({split: part for split, part in read.items() if isinstance(part, GreyImages)})
     images = {split: part.images if isinstance(part, GreyImages) else part for split, part in read.items()}

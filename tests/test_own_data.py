@@ -313,9 +313,8 @@ def test_files_that_are_no_pictures_are_told(tmp_path, capfd):
     assert capfd.readouterr().out == ""
     draw(tmp_path / "scan.bmp", GREYS[0])
     load(str(tmp_path))
-    assert (
-        capfd.readouterr().out == f"data: 1 files that are no PNG or JPEG are left out, {tmp_path}/scan.bmp for one\n"
-    )
+    told = f"data: files left out that are no PNG or JPEG: 1, such as {tmp_path}/scan.bmp\n"
+    assert capfd.readouterr().out == told
 
 
 def test_task06_has_a_folder_for_each_data_set(tmp_path):

@@ -53,6 +53,7 @@ def _check_beginning(config):
     """Raises UsageError unless the run in --start_from has the beginning that `config` asks for."""
     other = Run(config.start_from, lock=False)
     other.check_metrics("start_from")
+    other.check_arrays("start_from")
     saved = load_config(other.path, "start_from").beginning()
     for name, value in config.beginning().items():
         if value != saved[name]:

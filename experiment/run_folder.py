@@ -10,6 +10,9 @@ import platform
 import shutil
 import subprocess
 
+import numpy as np
+
+from data.arrays import DataError, reading
 from experiment.errors import UsageError
 from experiment.settings import EVALUATION, Config
 from utils import read_csv, whole_file, write_csv, write_json
@@ -131,6 +134,16 @@ class Run:
         if not whole:
             raise UsageError(f"--{flag}: {self.metrics} is damaged; without it, the rows so far are lost")
 
+    def check_arrays(self, flag="run_dir"):
+        """Raises UsageError where what the training kept for the pictures, which are drawn at its end, is damaged."""
+        for path in [*sorted(self.arrays.glob("prior_*.npz")), *(weights for _, weights in self.kept_weights())]:
+            try:
+                with reading(path):
+                    read = _read_means if path.suffix == ".npz" else _read_weights
+                    read(path)
+            except DataError as error:
+                raise UsageError(f"--{flag}: {error}; delete it, and the pictures go without") from None
+
     def trained(self):
         """The record of the training, the content of training.json, or None. Raises UsageError if it is damaged."""
         return _record(self.training, TRAINING)
@@ -161,6 +174,7 @@ class Run:
             if not checkpoints:
                 raise UsageError(f"--resume: no checkpoint in {self.path}")
             self.check_metrics()
+            self.check_arrays()
         elif checkpoints or self.is_trained():
             state = "finished run: --eval_only measures it" if self.is_trained() else "run: --resume goes on with it"
             raise UsageError(f"--run_dir: {self.path} already holds a {state}, and another --run_dir starts anew")
@@ -169,6 +183,18 @@ class Run:
                 f"--run_dir: {self.path} has {' and '.join(left)} of another run; delete that, or give another"
                 " --run_dir"
             )
+
+
+def _read_means(path):
+    with np.load(path, allow_pickle=False) as arrays:
+        arrays["means"]
+
+
+def _read_weights(path):
+    import h5py
+
+    with h5py.File(path) as file:
+        file.visititems(lambda *_: None)  # reads the header of each array
 
 
 def _record(path, kinds, advice="", later=None):

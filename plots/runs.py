@@ -30,8 +30,12 @@ def _draw_prior(axes, number, means, samples):
 
 
 def prior_samples(run):
-    """Samples from the prior beside their means: prior.png, epochs/ for every epoch kept, prior.gif of them all."""
-    frames = _prior_frames(run)
+    """Samples from the prior beside their means: prior.png, epochs/ for every epoch kept, prior.gif of them all.
+
+    Nothing where no epoch is kept, because the files were damaged and deleted.
+    """
+    if not (frames := _prior_frames(run)):
+        return
     (run.figures / "epochs").mkdir(exist_ok=True)
     (n, height, width), columns = frames[0][1].shape, 10
     size = 10, 0.5 + 5 * min(3.0, -(-n // columns) * height / (columns * width))
@@ -143,6 +147,8 @@ def means_while_training(run):
     frame after it: otherwise components that change places, or sign, would look like change of the model.
     """
     paths = sorted(run.arrays.glob("q_means_*.npz"), key=lambda path: int(path.stem.split("_")[-1]))
+    if not paths:
+        return
     epochs = [int(path.stem.split("_")[-1]) for path in paths]
     labels, frames = _means(paths[-1])[0], [_means(path)[1] for path in paths]
     n_units, layers = [means.shape[1] for means in frames[-1]], []  # layers: [[n, 2] of each frame] of each layer

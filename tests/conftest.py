@@ -1,5 +1,7 @@
 import functools
 import http.server
+import pathlib
+import shutil
 import threading
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from experiment import run_folder, session
 from experiment.startup import start_tensorflow
+from tests.helpers import TINY, in_process
 
 FIRST = ("replicas", "tasks", "command_line", "training")  # the longest files: begun last they would be waited for
 
@@ -60,6 +63,31 @@ def results(monkeypatch, tmp_path):
 def no_figures(monkeypatch):
     """Programs in this process draw none of main.py's figures, where a test does not look at them."""
     monkeypatch.setattr(session.Session, "draw", lambda self: None)
+
+
+@pytest.fixture(scope="session")
+def small(digits, tmp_path_factory):
+    """A finished run on few images, without its measurement; and programs find these images."""
+    folder = tmp_path_factory.mktemp("small") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "load", lambda *_: digits)
+        patch.setattr(session.Session, "draw", lambda self: None)
+        patch.setattr(session.Session, "measure", lambda self: None)
+        assert in_process(*TINY, "--jit", "off", "--epochs", 1, "--run_dir", folder) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(small, few_digits, tmp_path, monkeypatch):
+    """A copy of it; programs in this process draw no figures."""
+    monkeypatch.setattr(session.Session, "draw", lambda self: None)
+    return pathlib.Path(shutil.copytree(small, tmp_path / "copied"))
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Fails where a model would be made."""
+    monkeypatch.setattr(session, "build_model", lambda *_: pytest.fail("the work was begun"))
 
 
 @pytest.fixture

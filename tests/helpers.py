@@ -49,3 +49,9 @@ def weights_in(folder):
 def draw(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
+
+
+def one_line(capfd, *said):
+    out, err = capfd.readouterr()
+    assert err.count("\n") == 1 and all(text in err for text in said), err
+    return out

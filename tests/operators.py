@@ -35,8 +35,8 @@ GUARDS = {
     "models/random.py": ("random", "models"),
     "training/steps.py": ("steps", "training"),
     "training/loop.py": ("training", "command_line"),
-    "training/checkpoints.py": ("training", "damage"),
-    "training/log.py": ("training", "damage"),
+    "training/checkpoints.py": ("training", "damage", "full_disk"),
+    "training/log.py": ("training", "damage", "full_disk"),
     "training/schedule.py": ("steps", "training"),
     "training/soap.py": ("soap",),
     "training/images.py": ("own_data", "steps"),
@@ -57,11 +57,11 @@ GUARDS = {
     "data/published.py": ("data", "sets"),
     "data/mnist_sources.py": ("data",),
     "experiment/cells.py": ("tables", "session"),
-    "experiment/run_folder.py": ("flags", "session", "damage", "command_line"),
+    "experiment/run_folder.py": ("flags", "session", "damage", "full_disk", "command_line"),
     "experiment/opening.py": ("session", "command_line", "tasks"),
     "experiment/session.py": ("session", "plots", "trained", "command_line"),
     "experiment/trained.py": ("trained",),
-    "utils.py": ("utils", "damage", "tables", "command_line"),
+    "utils.py": ("utils", "damage", "full_disk", "tables", "command_line"),
 }
 
 

@@ -142,6 +142,14 @@ def test_a_run_that_has_no_whole_metrics_is_not_started_from(copied, tmp_path, c
     assert not (tmp_path / "new").exists()
 
 
+def test_a_run_with_damaged_arrays_is_not_started_from(copied, tmp_path, capfd):
+    (copied / "arrays" / "prior_0000.npz").write_bytes(b"")
+    flags = "--epochs 4 --grow_samples 0.5 --start_from".split()
+    assert in_process(*flags, copied, "--run_dir", tmp_path / "new") == 2
+    assert f"--start_from: {copied}/arrays/prior_0000.npz cannot be read" in capfd.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_folder_is_free_when_the_command_has_ended(few_digits, tmp_path):
     kept = []  # as long as there is something that knows the run
     assert command_line(kept.append, None, ["--jit", "off", "--gpu", "-1", "--run_dir", str(tmp_path / "run")]) == 0

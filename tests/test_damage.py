@@ -1,58 +1,20 @@
-"""Damaged and hand-edited files, a full disk, a reader that goes away, a poor terminal: a line each, nothing lost."""
+"""Damaged and hand-edited files, a reader that goes away, a poor terminal: a line each, nothing lost."""
 
-import errno
 import io
 import json
 import os
-import pathlib
-import shutil
 import signal
 import sys
-import types
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import data.mnist
 import data.published
 from evaluation import likelihood
-from experiment import run_folder, session
+from experiment import session
 from experiment.run_folder import DRAWN
-from models.iwae import IWAE
-from tests.helpers import RECORD, TINY, go_on_line, in_process, weights_in
-from utils import save_weights
-
-
-@pytest.fixture(scope="module")
-def small(digits, tmp_path_factory):
-    """A finished run on few images, without its measurement; and programs find these images."""
-    folder = tmp_path_factory.mktemp("small") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "load", lambda *_: digits)
-        patch.setattr(session.Session, "draw", lambda self: None)
-        patch.setattr(session.Session, "measure", lambda self: None)
-        assert in_process(*TINY, "--jit", "off", "--epochs", 1, "--run_dir", folder) == 0
-    return folder
-
-
-@pytest.fixture
-def copied(small, few_digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(session.Session, "draw", lambda self: None)
-    return pathlib.Path(shutil.copytree(small, tmp_path / "copied"))
-
-
-@pytest.fixture
-def no_work(monkeypatch):
-    """Fails where a model would be made."""
-    monkeypatch.setattr(session, "build_model", lambda *_: pytest.fail("the work was begun"))
-
-
-def one_line(capfd, *said):
-    out, err = capfd.readouterr()
-    assert err.count("\n") == 1 and all(text in err for text in said), err
-    return out
-
+from tests.helpers import RECORD, go_on_line, in_process, one_line, weights_in
 
 WRONG_TYPES = [
     ("n_samples", "five", "--n_samples: five is not allowed; a whole number"),
@@ -165,6 +127,39 @@ def test_damaged_metrics_are_one_line_before_the_work(content, copied, no_work, 
     one_line(capfd, "metrics.csv is damaged")
 
 
+def flipped(content):
+    return content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 255]) + content[len(content) // 2 + 1 :]
+
+
+def with_other_headers(content):
+    """Of HDF5: TREE and HEAP are where its groups are listed."""
+    return content.replace(b"TREE", b"XXXX").replace(b"HEAP", b"XXXX")
+
+
+DAMAGED_ARRAYS = {
+    "an empty archive": ("prior_0001.npz", lambda _: b""),
+    "half an archive": ("prior_0001.npz", lambda content: content[: len(content) // 2]),
+    "an archive with another byte": ("prior_0001.npz", flipped),
+    "empty weights": ("after_0000.weights.h5", lambda _: b""),
+    "half the weights": ("after_0000.weights.h5", lambda content: content[: len(content) // 2]),
+    "weights with other headers": ("after_0000.weights.h5", with_other_headers),
+}
+
+
+@pytest.mark.parametrize("which", DAMAGED_ARRAYS)
+def test_damaged_arrays_are_one_line_before_the_work_and_can_be_deleted(which, copied, monkeypatch, capfd):
+    (copied / "model.weights.h5").unlink()
+    name, damaged = DAMAGED_ARRAYS[which]
+    path = copied / "arrays" / name
+    path.write_bytes(damaged(path.read_bytes()))
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "build_model", lambda *_: pytest.fail("the work was begun"))
+        assert in_process("--resume", "--run_dir", copied) == 2
+    one_line(capfd, f"--run_dir: {path} cannot be read", "delete it")
+    path.unlink()
+    assert in_process("--resume", "--run_dir", copied) == 0
+
+
 def bad_caches():
     file = io.BytesIO()
     np.savez(file, **{part: np.zeros((2, 2), np.uint8) for part in data.published.PARTS})
@@ -194,62 +189,6 @@ def test_a_checkpoint_cut_short_are_passed_over_for_the_one_before(copied, capfd
     one_line(capfd, "checkpoint", "is not used: it is damaged or foreign")
     for a, b in zip(weights_in(copied), expected, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("where", ["checkpoint", "tensorboard", "metrics.csv", "model.weights.h5", "test_llh.json"])
-def test_a_full_disk_is_one_line_and_what_was_there_stays(where, copied, monkeypatch, capfd):
-    (copied / "model.weights.h5").unlink()
-    for path in (copied / "checkpoints").glob("ckpt-4.*"):
-        path.unlink()
-    full = OSError(28, "No space left on device")
-    if where in ("checkpoint", "tensorboard"):
-        error = tf.errors.ResourceExhaustedError(None, None, "{{node X}} file; No space left on device [Op:X]")
-        function = "train.CheckpointManager.save" if where == "checkpoint" else "summary.scalar"
-        monkeypatch.setattr(f"tensorflow.{function}", lambda *_, **__: (_ for _ in ()).throw(error))
-    else:
-        replace = os.replace
-
-        def fails(source, target):
-            if pathlib.Path(target).name == where:
-                raise full
-            replace(source, target)
-
-        monkeypatch.setattr("utils.os.replace", fails)
-    assert in_process("--resume", "--run_dir", copied) == 2
-    out, err = capfd.readouterr()
-    assert "No space left on device" in err and err.count("\n") == 2 and "Op:" not in err and "{{" not in err, err
-    assert ("test log likelihood (k=20): " in out) == (where == "test_llh.json")
-    assert not list(copied.rglob(".writing-*"))
-    flag = "--eval_only" if where == "test_llh.json" else "--resume"
-    assert go_on_line(err)[1:] == [flag, "--run_dir", str(copied)]
-
-
-@pytest.mark.parametrize("mode", ["--resume", "--eval_only"])
-def test_a_folder_that_became_read_only_is_one_line_before_the_work(mode, copied, no_work, monkeypatch, capfd):
-    def read_only(path, mode):
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-
-    monkeypatch.setattr(run_folder, "open", read_only, raising=False)
-    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
-    assert in_process(mode, "--run_dir", copied) == 2
-    one_line(capfd, f"--run_dir: {copied} cannot be written (Read-only file system)")
-    assert before == {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
-
-
-def test_weights_are_not_begun_where_the_disk_has_no_room_for_them(tmp_path, monkeypatch):
-    """HDF5 would crash in its own clean-up."""
-    (tmp_path / "model.weights.h5").write_text("before")
-    model = IWAE((4,), (2,), 20)
-    too_few = 2 * 4 * model.count_params() + 2**20 - 1  # bytes: one less than twice the weights and a MiB
-    monkeypatch.setattr("utils.shutil.disk_usage", lambda _: types.SimpleNamespace(free=too_few))
-    with pytest.raises(OSError, match="No space left on device"):
-        save_weights(model, tmp_path / "model.weights.h5")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.weights.h5"]
-    assert (tmp_path / "model.weights.h5").read_text() == "before"
-    monkeypatch.setattr("utils.shutil.disk_usage", lambda _: types.SimpleNamespace(free=too_few + 1))
-    save_weights(model, tmp_path / "model.weights.h5")
-    assert (tmp_path / "model.weights.h5").read_bytes()[1:4] == b"HDF"
-    assert (tmp_path / "model.weights.h5").stat().st_mode & 0o777 == 0o644  # for all to read
 
 
 def test_a_terminal_of_ascii_shows_the_result(copied, monkeypatch):

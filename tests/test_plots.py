@@ -108,6 +108,13 @@ def test_the_prior_s_picture_is_the_last_one(tmp_path):
     assert (run.figures / "prior.png").read_bytes() != (run.figures / "epochs/prior_0000.png").read_bytes()
 
 
+def test_without_any_epoch_kept_there_is_no_picture_of_training(tmp_path):
+    run = Run(tmp_path / "run")
+    plots.runs.prior_samples(run)
+    plots.runs.means_while_training(run)
+    assert not any(run.figures.iterdir())
+
+
 def test_the_comparison_s_lines_are_what_their_labels_say(tmp_path, figures):
     sections = {"A": ("iwae_elbo", 1, "no"), "B": ("vae_elbo", 1, "no")}
     values = {("iwae_elbo", 1, 1, "no"): -3.0, ("iwae_elbo", 1, 5, "no"): -2.0, ("vae_elbo", 1, 5, "no"): -4.0}

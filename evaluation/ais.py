@@ -1,15 +1,18 @@
 """log p(x) by annealed importance sampling, a second opinion that does not lean on q(z|x). In nats.
 
-Wu, Burda, Salakhutdinov and Grosse (1611.04273) judge decoders this way. A chain begins with a sample of the prior p(z)
-and passes through the densities p(z) p(x|z)^beta_t, 0 = beta_0 < ... < beta_T = 1, with a step of Hamiltonian Monte
-Carlo in each. Its weight
+Wu, Burda, Salakhutdinov and Grosse (1611.04273) judge decoders this way. A chain walks through the noise e that the
+prior's samples z(e) are made from. It begins with e ~ N(0, I), and passes through the densities
+N(e; 0, I) p(x|z(e))^beta_t, 0 = beta_0 < ... < beta_T = 1, with a step of Hamiltonian Monte Carlo in each. Its weight
 
-    log w = sum_t (beta_t - beta_{t-1}) log p(x|z_{t-1})        E[w] = p(x)
+    log w = sum_t (beta_t - beta_{t-1}) log p(x|z(e_{t-1}))        E[w] = p(x)
 
 makes log (1/n) sum_i w_i of n chains a lower bound of log p(x) in expectation, as the IWAE bound is. Where x was drawn
-from the model there is an exact sample of p(z|x): the z that it was drawn from. A chain that goes back from there to
+from the model there is an exact sample of p(e|x): the e that it was drawn with. A chain that goes back from there to
 the prior has E[1/w] = 1/p(x), and -log (1/n) sum_i 1/w_i is an upper bound: bidirectional Monte Carlo (Grosse et al.,
 1511.02543).
+
+The chains walk in e and not in z, because p(z1|z2) can be far narrower in one unit than in another, and the narrowest
+decides the step size. In e a unit that x says nothing of has width 1.
 
 The loop is written out since tfp.mcmc.sample_annealed_importance_chain is biased: it judges a proposal under beta_t
 against the log density that its starting point had under beta_{t-1}.
@@ -94,11 +97,11 @@ def make_bracket(model, n_temperatures=4000, n_chains=16, jit=True):
         parts = []
         for index, _, context, count in batches(np.zeros((n_images, 0)), y, BATCH):
             seeds = tf.random.split(stateless_seed(seed, Stream.SIMULATE, index), 4, alg="auto_select")
-            z = model.sample_prior(model.noise(1, BATCH, seeds[0]), context)
-            means = model.mean_image(z[0], context)[0]
+            noise = model.noise(1, BATCH, seeds[0])
+            means = model.decode(noise, context)
             x = tf.cast(tf.random.stateless_uniform(means.shape, seeds[1], alg="auto_select") < means, tf.float32)
             lower, _ = anneal(x, context, seeds[2])
-            upper, _ = anneal(x, context, seeds[3], start=z)
+            upper, _ = anneal(x, context, seeds[3], start=noise)
             parts.append([part[:count] for part in (x.numpy(), _log_mean(lower), -_log_mean(-upper))])
             if bar:
                 bar.update(index * BATCH + count, np.mean(parts[-1][2] - parts[-1][1]))
@@ -114,44 +117,45 @@ def _log_mean(log_w):
 def _make_anneal(model, n_temperatures, n_chains, jit):
     """Returns anneal(x, y, seed, start=None) -> (log w of each chain [n_chains, batch], share of proposals accepted).
 
-    start: a tuple of [1, batch, n_latent], exact samples of p(z|x). Chains go from there to the prior, and log w is
-    still that of the way from the prior. None: they go from the prior to p(z|x).
+    start: a tuple of [1, batch, n_latent], exact samples of p(e|x). Chains go from there to the prior, and log w is
+    still that of the way from the prior. None: they go from the prior to p(e|x).
     """
 
     @tf.function(jit_compile=jit)
     def go_on(x, y, seed, beta, step_sizes, rate, first, last, state):
-        """The transitions first ... last - 1. state: (z, log w, factor, step sizes used, sum of shares accepted)."""
+        """The transitions first ... last - 1. state: (noise, log w, factor, step sizes used, shares accepted)."""
 
-        def log_px_z(*z):
-            return model.log_weights(x, z, y).log_px_z  # [n_chains, batch]
+        def log_px_z(*noise):
+            return model.log_weights(x, model.sample_prior(noise, y), y).log_px_z  # [n_chains, batch]
 
-        def body(t, z, log_w, factor, used, accepted):
-            # log w <- log w + (beta_t - beta_{t-1}) log p(x|z)
-            log_w += (beta[t + 1] - beta[t]) * log_px_z(*z)
+        def body(t, noise, log_w, factor, used, accepted):
+            # log w <- log w + (beta_t - beta_{t-1}) log p(x|z(e))
+            log_w += (beta[t + 1] - beta[t]) * log_px_z(*noise)
 
-            def log_density(*z):
-                output = model.log_weights(x, z, y)
-                return output.log_pz + beta[t + 1] * output.log_px_z
+            def log_density(*noise):
+                # log N(e; 0, I) + beta_t log p(x|z(e)), but for a constant
+                squares = sum(tf.reduce_sum(layer**2, axis=-1) for layer in noise)
+                return -0.5 * squares + beta[t + 1] * log_px_z(*noise)
 
             size = (factor * step_sizes[t])[tf.newaxis, :, tf.newaxis]
             kernel = mcmc.HamiltonianMonteCarlo(log_density, size, LEAPFROG_STEPS)
             seed_t = tf.random.fold_in(seed, t, alg="auto_select")
-            z, results = kernel.one_step(z, kernel.bootstrap_results(z), seed=seed_t)
+            noise, results = kernel.one_step(noise, kernel.bootstrap_results(noise), seed=seed_t)
             share = tf.reduce_mean(tf.exp(tf.minimum(results.log_accept_ratio, 0.0)), axis=0)  # [batch]
             used = tf.tensor_scatter_nd_update(used, [[t]], [factor * step_sizes[t]])
-            return t + 1, z, log_w, factor * tf.exp(rate * (share - ACCEPTED)), used, accepted + share
+            return t + 1, noise, log_w, factor * tf.exp(rate * (share - ACCEPTED)), used, accepted + share
 
         return tf.while_loop(lambda t, *_: t < last, body, (first, *state))[1:]
 
-    def run(x, y, seed, z, beta, step_sizes, rate):
-        """Chains from z through the temperatures beta [T + 1], with the step sizes step_sizes [T, batch] times a
+    def run(x, y, seed, noise, beta, step_sizes, rate):
+        """Chains from `noise` through the temperatures beta [T + 1], with the step sizes step_sizes [T, batch] times a
         factor. The factor begins at 1, grows where more than ACCEPTED of an image's proposals are accepted, and falls
         where fewer are; `rate` says how fast, 0 not at all. Returns (log w, step sizes used [T, batch], mean share
         accepted [batch]).
         """
         n, batch = len(step_sizes), x.shape[0]
         zero = tf.zeros([batch])
-        state = z, tf.zeros([n_chains, batch]), zero + 1, tf.zeros([n, batch]), zero
+        state = noise, tf.zeros([n_chains, batch]), zero + 1, tf.zeros([n, batch]), zero
         for first in range(0, n, STEPS_PER_CALL):
             last = min(first + STEPS_PER_CALL, n)
             state = go_on(x, y, seed, beta, step_sizes, rate, tf.constant(first), tf.constant(last), state)
@@ -159,25 +163,25 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
         _, log_w, _, used, accepted = state
         return log_w, used, accepted / n
 
-    def pilot_step_sizes(x, y, seed, z):
-        """[n_temperatures, batch], of the transitions of chains from the prior, found by other chains, from z. A chain
-        that adapts its own step sizes leaves no density as it is; nor does one whose step sizes depend on the sample
-        that it starts from.
+    def pilot_step_sizes(x, y, seed, noise):
+        """[n_temperatures, batch], of the transitions of chains from the prior, found by other chains, from `noise`. A
+        chain that adapts its own step sizes leaves no density as it is; nor does one whose step sizes depend on the
+        sample that it starts from.
         """
         few = temperatures(-(-n_temperatures // PILOT))
         guess = tf.fill([len(few) - 1, x.shape[0]], FIRST_STEP_SIZE)
-        _, sizes, _ = run(x, y, seed, z, few, guess, ADAPTATION)
+        _, sizes, _ = run(x, y, seed, noise, few, guess, ADAPTATION)
         return tf.gather(sizes, np.arange(n_temperatures) * (len(few) - 1) // n_temperatures)
 
     def anneal(x, y, seed, start=None):
         seeds = tf.random.split(seed, 4, alg="auto_select")
-        first = [list(model.sample_prior(model.noise(n_chains, x.shape[0], s), y)) for s in (seeds[0], seeds[1])]
+        first = [list(model.noise(n_chains, x.shape[0], s)) for s in (seeds[0], seeds[1])]
         beta, sizes = temperatures(n_temperatures), pilot_step_sizes(x, y, seeds[2], first[0])
         if start is None:
             log_w, _, accepted = run(x, y, seeds[3], first[1], beta, sizes, 0.0)
         else:
-            z = [tf.repeat(layer, n_chains, axis=0) for layer in start]
-            log_w, _, accepted = run(x, y, seeds[3], z, beta[::-1], _backwards(sizes), 0.0)
+            noise = [tf.repeat(layer, n_chains, axis=0) for layer in start]
+            log_w, _, accepted = run(x, y, seeds[3], noise, beta[::-1], _backwards(sizes), 0.0)
             log_w = -log_w
         return log_w.numpy().astype(np.float64), float(np.mean(accepted))
 
@@ -186,6 +190,6 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
 
 def _backwards(sizes):
     """sizes [T, ...] of the transitions at beta_1 ... beta_T -> those at beta_{T-1} ... beta_1, and beta_0 as beta_1:
-    a chain that begins with a sample of p(z|x) has made the one at beta_T = 1.
+    a chain that begins with a sample of p(e|x) has made the one at beta_T = 1.
     """
     return tf.concat([sizes[-2::-1], sizes[:1]], axis=0)

@@ -307,7 +307,7 @@ def stopped(*flags):
 def test_a_folder_with_spaces_and_brackets_in_its_name(few_digits, no_figures, monkeypatch, capfd):
     """It is trained in, named so that a shell takes it as it is, gone on with, and measured."""
     monkeypatch.setattr(sys, "argv", ["my programs/main.py"])
-    folder = few_digits / "a run [1] of 'mine'"
+    folder = few_digits / "a run [1] *? of 'mine'"
     assert in_process(*TINY, "--jit", "off", "--epochs", 1, "--run_dir", folder) == 0
     capfd.readouterr()
     for mode in ("--eval_only", "--resume"):

@@ -201,8 +201,9 @@ def test_checkpoints_are_newest_by_number_and_never_of_weights_that_are_not_fini
     assert checkpoints._on_disk()[0] == str(tmp_path / "ckpt-10")
 
 
-def test_a_checkpoint_has_the_seconds_so_far_and_a_full_disk_is_an_error_of_files(tmp_path, digits, monkeypatch):
-    (folder := tmp_path / "run [1]").mkdir()  # a pattern, to TensorFlow
+@pytest.mark.parametrize("pattern", ["[1]", "\\1", "* ?"])  # to TensorFlow; the first two do not match themselves
+def test_a_checkpoint_has_the_seconds_so_far_in_a_folder_of_any_name(pattern, tmp_path, digits):
+    (folder := tmp_path / f"run {pattern}").mkdir()
     config = TINY.resolved()
     model = build_model(config, digits.pixel_means)
     checkpoints, again = (Checkpoints(folder, "", "", model, make_optimizer(config, 20, model)) for _ in range(2))
@@ -210,12 +211,18 @@ def test_a_checkpoint_has_the_seconds_so_far_and_a_full_disk_is_an_error_of_file
     assert checkpoints.save() and checkpoints.last_good == str(folder / "ckpt-0")
     assert again.restore() == again.last_good == checkpoints.last_good and float(again.seconds.numpy()) == 7200
 
+
+def test_a_full_disk_is_an_error_of_files(tmp_path, digits, monkeypatch):
+    config = TINY.resolved()
+    model = build_model(config, digits.pixel_means)
+    checkpoints = Checkpoints(tmp_path, "", "", model, make_optimizer(config, 20, model))
+
     def full(*_):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
     monkeypatch.setattr(tf.train.Checkpoint, "write", full)
     with pytest.raises(OSError, match="No space left on device"):
-        checkpoints.save_beginning(folder / "beginning")
+        checkpoints.save_beginning(tmp_path / "beginning")
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])

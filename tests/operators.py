@@ -57,7 +57,7 @@ GUARDS = {
     "data/published.py": ("data", "sets"),
     "data/mnist_sources.py": ("data",),
     "experiment/cells.py": ("tables", "session"),
-    "experiment/run_folder.py": ("flags", "session", "damage", "full_disk", "command_line"),
+    "experiment/run_folder.py": ("flags", "flags_refused", "session", "damage", "full_disk", "command_line"),
     "experiment/opening.py": ("session", "command_line", "tasks"),
     "experiment/session.py": ("session", "plots", "trained", "command_line"),
     "experiment/trained.py": ("trained",),

@@ -246,7 +246,7 @@ RUNS = [
     fault("a log of two versions is not drawn", "plots/runs.py", ' or "nan")', ")",
           "plots::layers_have_panels_of_their_own_from_the_epoch_on_that_has_them"),
     fault("one image held out", "experiment/settings.py", "if self.held_out == 1:", "if False:",
-          "flags::wrong_flags_are_one_line_and_code_2_before_tensorflow_starts"),
+          "flags_refused::wrong_flags_are_one_line_and_code_2_before_tensorflow_starts"),
     fault("a second Ctrl-C waits, too", "training/loop.py",
           "if self.stop_signal is not None:  # asked twice: at once", "if False:",
           "training::a_second_ctrl_c_does_not_wait_for_the_step"),
@@ -309,5 +309,5 @@ RUNS = [
     fault("pictures left out for a broken link", "data/pictures.py", "if not path.is_dir())", "if path.is_file())",
           "own_data_refused::what_no_header_can_be_right_of_is_refused_before_tensorflow"),
     fault("a rate without effect", "experiment/flags.py", 'if "learning_rate" in given and', "if False and",
-          "flags::wrong_flags_are_one_line_and_code_2_before_tensorflow_starts"),
+          "flags_refused::wrong_flags_are_one_line_and_code_2_before_tensorflow_starts"),
 ]

@@ -112,7 +112,7 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
 
     results = run_folder.RESULTS
     loaded = {}  # the data of the last run, for those after it that have the same
-    opened = contextlib.ExitStack()  # releases the folders
+    opened = contextlib.ExitStack()  # releases the folder of the session opened last
 
     def name_of(folder):
         return str(folder.relative_to(results))
@@ -125,6 +125,7 @@ def survey(work, description, argv=None, same=(), first=None, **flags):
         return all(getattr(config, name) == getattr(settings, name) for name in same)
 
     def open_session(folder):
+        opened.close()
         call = {name: getattr(settings, name) for name in (CALL | EVALUATION) - {"preset"}} | {"run_dir": str(folder)}
         try:
             config, run = dataclasses.replace(load_config(folder), **call).resolved(), Run(folder)

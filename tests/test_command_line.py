@@ -160,12 +160,20 @@ def test_a_folder_is_free_when_the_command_has_ended(few_digits, tmp_path):
     assert kept_too
 
 
-def test_folders_are_free_when_a_survey_has_ended(finished, few_digits, results):
-    shutil.copytree(finished, results / "run")
+def test_folders_are_free_when_a_survey_is_at_the_next_and_when_it_has_ended(finished, few_digits, results):
+    for name in "ab":
+        shutil.copytree(finished, results / name)
     kept = []
-    assert survey(lambda _, sessions: kept.extend(open() for _, open in sessions), None, ["--gpu", "-1"]) == 0
-    assert [session.run.path for session in kept] == [results / "run"]
-    Run(results / "run")
+
+    def look(_, sessions):
+        kept.extend(open_session() for _, open_session in sessions)
+        Run(results / "a").release()
+        with pytest.raises(UsageError, match="another process is writing"):
+            Run(results / "b")
+
+    assert survey(look, None, ["--gpu", "-1"]) == 0
+    assert [session.run.path.name for session in kept] == ["a", "b"]
+    Run(results / "b").release()
 
 
 def test_divergence_is_one_line_and_code_1(few_digits, tmp_path, capfd):

@@ -66,12 +66,13 @@ def test_batches_have_their_own_rows():
 
 def test_every_batch_and_every_chunk_has_noise_of_its_own(binary_images):
     """Seen on one image over and over."""
+    tf.keras.utils.set_random_seed(1)
     model, x = IWAE((4,), (2,), 784), np.repeat(binary_images[:1], 200, axis=0)
     log_px = make_log_likelihood(model, 20, jit=False)(x)[1].log_px
     assert not np.isin(log_px[:100], log_px[100:]).any()
     assert make_log_likelihood(model, 200, jit=False)(x[:100])[0].mc_error > 1e-3  # it is from what chunks differ by
     of_one, of_two = (make_bounds(model, 3, jit=False)(x[:n], None, tf.constant([1, 2])) for n in (100, 200))
-    assert of_one["vae_elbo"] != of_two["vae_elbo"]
+    assert abs(of_one["vae_elbo"] - of_two["vae_elbo"]) > 1e-3  # sums of the same numbers differ by their rounding
 
 
 def test_images_that_are_not_binary_are_refused(binary_images):

@@ -78,11 +78,11 @@ def test_the_paper_s_schedule_is_a_preset_for_every_program(task):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_settings_counted_in_epochs_keep_their_share_of_the_run(task):
+def test_with_fewer_epochs_the_kl_term_s_warmup_keeps_its_share_and_the_rate_s_its_length(task):
     config = parsed("--epochs 3", task)
     assert (config.preset, config.epochs, config.optimizer) == ("fast", 3, "soap")
-    share = (config.lr_warmup, config.beta_warmup)
-    assert share == pytest.approx((PRESETS["fast"]["lr_warmup"] * 3 / 328, PRESETS["fast"]["beta_warmup"] * 3 / 328))
+    assert config.beta_warmup == pytest.approx(PRESETS["fast"]["beta_warmup"] * 3 / 328)
+    assert [parsed(f"--epochs {n}", task).lr_warmup for n in (3, 10, 80)] == [0.3, 1.0, 1.0]
     assert parsed("--epochs 3 --beta_warmup 2", task).beta_warmup == 2  # said, and so taken as it is
 
 

@@ -64,6 +64,9 @@ PAPER_OF_SETS = {
     ("binarized_mnist", "iwae_elbo", 1, 1): -88.71, ("binarized_mnist", "vae_elbo", 1, 50): -89.05,
     ("binarized_mnist", "iwae_elbo", 1, 50): -87.10, ("binarized_mnist", "iwae_elbo", 2, 1): -88.08,
     ("binarized_mnist", "vae_elbo", 2, 50): -87.86, ("binarized_mnist", "iwae_elbo", 2, 50): -85.32,
+    ("omniglot", "iwae_elbo", 1, 1): -108.11, ("omniglot", "vae_elbo", 1, 50): -107.80,
+    ("omniglot", "iwae_elbo", 1, 50): -104.67, ("omniglot", "iwae_elbo", 2, 1): -107.58,
+    ("omniglot", "vae_elbo", 2, 50): -106.30, ("omniglot", "iwae_elbo", 2, 50): -103.38,
 }  # fmt: skip
 EPOCHS_OF_SETS = {"caltech101_silhouettes": 80}  # in place of the preset's, which overfit so few images
 GROWTH = ("grow_samples", "first_samples")  # RWS and JVI need several samples from the first epoch on

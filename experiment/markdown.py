@@ -103,7 +103,7 @@ def summary(results):
         *lines, "",
         "Bold: this project. In brackets: the reference ([nbip/IWAE](https://github.com/nbip/IWAE), in TensorFlow 2),"
         " then the paper.\nConditional: log p(x given y)."
-        f" {met} of the reference's {len(REFERENCE)} values are met{others}.",
+        f" {met} of the reference's {len(REFERENCE)} values are met (reached or exceeded){others}.",
         f"† {epochs[0]} epochs, all others {epochs[1]}: compare cells of equal epochs only."
         " ‡ Mean over several seeds, all others one seed.",
     ])  # fmt: skip

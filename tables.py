@@ -26,7 +26,7 @@ from experiment.cells import (
 from experiment.commands import commands_for
 from experiment.errors import UsageError, left_out
 from experiment.markdown import annealed, estimators, every_run, rewrite, sets, summary, tables, with_vae_at_one
-from experiment.run_folder import ROOT, load_config
+from experiment.run_folder import ROOT, Run, load_config
 from utils import whole_file
 
 README, TASKS = ROOT / "README.md", ROOT / "tasks" / "README.md"
@@ -43,6 +43,7 @@ def recipe_curves():
     curves = {}
     for path in sorted((run_folder.RESULTS / "recipe").glob("*/metrics.csv")):
         try:
+            Run(path.parent, lock=False).check_metrics()
             curves.setdefault(load_config(path.parent).n_samples, {})[path.parent.name] = path
         except UsageError as error:
             left_out(path.parent, error)
@@ -154,7 +155,7 @@ def work(settings, sessions, measure, commands=False):
 
 if __name__ == "__main__":
     sys.exit(survey(
-        work, __doc__, first=print_commands,
+        work, __doc__, first=print_commands, evaluation=False,
         measure="measure every model in results/ again, from its weights",
         commands="print the commands for each cell and seed of README's table that is not there yet, and end",
     ))  # fmt: skip

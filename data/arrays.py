@@ -64,6 +64,7 @@ class GreyImages:
         self.name, self.done = name, 0
         self.images = aligned((n, height * width))
         self.largest_integer = None  # of all, where they are integers: those up to 1 are binary
+        self.in_colour = False
 
     def add(self, images):
         """images: [m, height, width] or [m, height, width, 1 or 3], of bool, integers up to 255, or floats in [0, 1].
@@ -87,7 +88,8 @@ class GreyImages:
         else:
             images = images * np.uint8(255)
         if images.ndim == 4:
-            images = images[..., 0] if images.shape[-1] == 1 else images @ GREY
+            self.in_colour = images.shape[-1] == 3
+            images = images @ GREY if self.in_colour else images[..., 0]
         if images.dtype.kind == "f":
             images = np.rint(images)
         self.images[self.done : self.done + len(images)] = images.reshape(len(images), -1)
@@ -100,12 +102,15 @@ GREY = np.array([0.299, 0.587, 0.114])  # luma of red, green and blue (ITU-R BT.
 def binary_to_bytes(parts):
     """Makes 1 into 255, in place, where no integer of any part is above 1: then they are binary images.
 
-    parts: what each is called -> GreyImages. Raises DataError where one is binary and another is not: 1 would be black.
+    parts: what each is called -> GreyImages. Raises DataError where one is binary and another is not: 1 would be black;
+    and for colours of 0 and 1, whose greys were rounded to these.
     """
     parts = {name: part for name, part in parts.items() if part.largest_integer is not None}
     largest = {name: part.largest_integer for name, part in parts.items()}
     if largest and max(largest.values()) <= 1:
         for part in parts.values():
+            if part.in_colour:
+                raise DataError(f"{part.name} is in colour, and 0 and 1 alone: save it as bool, or as bytes, 0 to 255")
             for rows in blocks(len(part.images)):
                 part.images[rows] *= np.uint8(255)
     elif 1 in largest.values():

@@ -19,6 +19,7 @@ import numpy as np
 from data import Dataset, pictures
 from data.arrays import DataError, GreyImages, binary_to_bytes, blocks, mapped, reading
 from data.catalogue import DATASETS, DatasetEntry
+from utils import evenly_spaced
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 
@@ -229,9 +230,8 @@ def _in_npy(path):
     with reading(path), path.open("rb") as file:
         shape, dtype = _header(file, path)
         array = np.frombuffer(mapped(file), dtype, math.prod(shape), file.tell()).reshape(shape)
-    some = array  # all of labels; of images, which may be larger than memory, a hundred
-    if array.ndim > 2:
-        some = array[np.arange(min(100, len(array))) * len(array) // min(100, max(1, len(array)))]
+    # all of labels; of images, which may be larger than memory, a hundred
+    some = evenly_spaced(array, 100) if array.ndim > 2 else array
     return _Array(str(path), array.shape, array.dtype, array,
                   lambda: (array[rows] for rows in blocks(len(array))), zlib.crc32(some))  # fmt: skip
 

@@ -15,7 +15,7 @@ def make_activity(model, n_samples=50, jit=True):
     Over the images x [n_images, n_pixels]. In the layer that is drawn first the expectation is exact; in the others it
     is a mean over n_samples samples of the layers drawn before. The variance of such means is too large by 1/n_samples
     of the unit's own variance, which alone can exceed the threshold. So the covariance is taken between the means over
-    two independent halves of the samples.
+    two independent halves of the samples, whose number must be even.
     """
     half_means = _make_half_means(model, n_samples, jit)
 
@@ -43,7 +43,8 @@ def _make_half_means(model, n_samples, jit):
 def make_q_means(model, n_samples=50, jit=True):
     """Returns q_means(x, y, seed) -> E_q[z|x], a list of [n_images, n_latent], z1 first.
 
-    In the layer that is drawn first it is exact; in the others it is a mean over n_samples samples of those before.
+    In the layer that is drawn first it is exact; in the others it is a mean over n_samples (an even number) samples of
+    those before.
     """
     half_means = _make_half_means(model, n_samples, jit)
 

@@ -206,7 +206,9 @@ def _layers(output):
 def make_bounds(model, n_samples, jit=True):
     """Returns bounds(x, y, seed) -> {name: mean over images}: the bounds at k = n_samples, and the parts of log w.
 
-    With more than one stochastic layer also log_p_z1 = log p(z1|z2), log_p_z2, log_q_z1 = log q(z1|x), log_q_z2, ..."""
+    x [n_images, n_pixels] in {0, 1}, y [n_images, n_context] or None, seed [2] int32; values in nats. With more than
+    one stochastic layer also log_p_z1 = log p(z1|z2), log_p_z2, log_q_z1 = log q(z1|x), log_q_z2, ...
+    """
     size = batch_size(n_samples)
 
     @tf.function(jit_compile=jit)

@@ -1,6 +1,5 @@
 """The true posterior p(z|x): its means and samples by importance weights, and all of it on a grid where z is 2-D."""
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ MOST_POINTS = 1600  # a side
 def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
     """E[z|x] by self-normalised importance sampling: sum_i w~_i z_i, a list of [n_images, n_latent], z1 first.
 
+    x [n_images, n_pixels] in {0, 1}; y [n_images, n_context] or None.
     Few samples give noise of its own: units that x does not determine get the mean of a few standard normals.
     """
 
@@ -29,14 +29,16 @@ def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
         normalised_w = tf.nn.softmax(output.log_w(), axis=0)[..., tf.newaxis]  # [n_samples, batch, 1]
         return [tf.reduce_sum(normalised_w * z, axis=0) for z in output.z]
 
-    seeds = functools.partial(stateless_seed, seed, Stream.PICTURE)
-    return over_batches(means, x, y, lambda index: seeds(index + 1), batch_size(n_samples))
+    return over_batches(
+        means, x, y, lambda index: stateless_seed(seed, Stream.PICTURE, index + 1), batch_size(n_samples)
+    )
 
 
 def sampling_importance_resampling(model, x, y=None, n_samples=5000, n_draws=100, seed=0, jit=True):
     """Sampling importance resampling: n_draws of n_samples samples of q, drawn again in proportion to their weights.
 
-    As n_samples grows they become draws from p(z|x). Returns (a list of [n_draws, n_images, n_latent], z1 first;
+    x [n_images, n_pixels] in {0, 1}; y [n_images, n_context] or None. As n_samples grows they become draws from p(z|x).
+    Returns (a list of [n_draws, n_images, n_latent], z1 first;
     the effective sample size 1 / sum_i w~_i^2 of the weights [n_images]).
     """
     algorithm = random_algorithm(jit)
@@ -45,18 +47,19 @@ def sampling_importance_resampling(model, x, y=None, n_samples=5000, n_draws=100
     def draw(x, y, seed):
         noise_seed, draw_seed = tf.unstack(tf.random.split(seed, 2, alg="auto_select"))
         output = model(x, model.noise(n_samples, x.shape[0], noise_seed, algorithm), y)
-        log_w = output.log_w()  # [n_samples, batch]
-        cumulated = tf.cumsum(tf.transpose(tf.nn.softmax(log_w, axis=0)), axis=1)  # [batch, n_samples]
+        normalised_w = tf.nn.softmax(output.log_w(), axis=0)  # [n_samples, batch]
+        cumulated = tf.cumsum(tf.transpose(normalised_w), axis=1)  # [batch, n_samples]
         u = tf.random.stateless_uniform([x.shape[0], n_draws], draw_seed, alg=algorithm)
         drawn = tf.minimum(
             tf.searchsorted(cumulated, u, side="right"), n_samples - 1
         )  # rounding: the last sum is not 1
-        effective = 1 / tf.reduce_sum(tf.nn.softmax(log_w, axis=0) ** 2, axis=0)
+        effective = 1 / tf.reduce_sum(normalised_w**2, axis=0)
         z = [tf.gather(tf.transpose(z, [1, 0, 2]), drawn, batch_dims=1) for z in output.z]  # [batch, n_draws, n_latent]
         return z, effective
 
-    seeds = functools.partial(stateless_seed, seed, Stream.PICTURE)
-    drawn, effective = over_batches(draw, x, y, lambda index: seeds(index + 1), batch_size(n_samples))
+    drawn, effective = over_batches(
+        draw, x, y, lambda index: stateless_seed(seed, Stream.PICTURE, index + 1), batch_size(n_samples)
+    )
     return [layer.transpose(1, 0, 2) for layer in drawn], effective
 
 

@@ -29,7 +29,10 @@ def commands_for(configs):
     for config, run in runs:
         if run.is_trained() or run.has_checkpoints():
             flag = "--eval_only" if run.is_trained() else "--resume"
-            first.append(f"python main.py {flag} --run_dir {_shown(run)}{_in_full(run, config)}")
+            try:
+                first.append(f"python main.py {flag} --run_dir {_shown(run)}{_in_full(run, config)}")
+            except UsageError as error:
+                left_out(run.path.name, error)
         else:
             maker = makers.setdefault(config.beginning_fingerprint(), run)
             command = f"python main.py --preset {config.preset} {_flags(config)}"

@@ -73,8 +73,8 @@ def config_from(settings):
 def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     """Command line -> (Config, resume, eval_only). Raises UsageError, or exits with code 2 and one line.
 
-    defaults: a task's own settings; a preset's and then the flags given override them, but for the settings named in
-    `fixed`, which the task is about.
+    defaults: a task's own settings. A preset's settings override them, and the flags given override both. fixed: the
+    settings that the task is about; another value is refused.
     With --resume and --eval_only the experiment is the one saved in the run's folder, and a flag that contradicts it
     is an error. Without --run_dir the folder is the one that the given flags name.
     """
@@ -175,15 +175,14 @@ def as_words(value):
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def parse_call_flags(argv=None, description=None, same=(), **flags):
+def parse_call_flags(argv=None, description=None, same=(), evaluation=True, **flags):
     """Command line of a program that looks at finished runs -> (Config of the flags of a call, {its own flag: value}).
 
-    same: names of settings that are flags too; flags: name -> help, of switches of its own. Raises UsageError, or
-    exits with code 2 and one line.
+    same: names of settings that are flags too; evaluation: whether those of the evaluation are; flags: name -> help, of
+    switches of its own. Raises UsageError, or exits with code 2 and one line.
     """
-    parser, groups = make_parser(
-        description, (CALL | EVALUATION | {*same}) - {"run_dir", "start_from", "preset", "per_image"}
-    )
+    names = (CALL | {*same} | (EVALUATION if evaluation else set())) - {"run_dir", "start_from", "preset", "per_image"}
+    parser, groups = make_parser(description, names)
     for name, help in flags.items():
         groups["call"].add_argument(f"--{name}", action="store_true", help=help)
     given = _given(parser, argv)

@@ -80,7 +80,7 @@ def tables(results):
 
 
 def summary(results):
-    """README's table as Markdown: a row a model, a column a k; this project's means over seeds in bold."""
+    """README's table as Markdown: this project's means over seeds in bold."""
     ours, reference, paper = (with_vae_at_one(v) for v in (means(results), REFERENCE, PAPER))
     runs = with_vae_at_one(grouped(results))
     marks = {cell: "†" * follows(of[0].config, TABLE[0]) + "‡" * (len(of) > 1) for cell, of in runs.items()}
@@ -110,7 +110,7 @@ def summary(results):
 
 
 def estimators(results):
-    """The table of tasks/README.md: a row an estimator, one layer; the mean over seeds, with a link to the first.
+    """The table of tasks/README.md: one layer, the mean over seeds, with a link to the first.
 
     All of one preset: where a longer one has trained some of them, their lead would be the preset's.
     """

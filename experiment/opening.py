@@ -4,6 +4,7 @@ from experiment.cluster import scratch_copy, this_worker
 from experiment.errors import UsageError
 from experiment.flags import as_words
 from experiment.run_folder import Run, load_config
+from utils import read_csv
 
 
 def open_folder(config, resume=False, eval_only=False, continue_existing=False):
@@ -62,5 +63,6 @@ def _check_beginning(config):
         raise UsageError(
             f"--start_from: {other.path} has no checkpoint after its {config.beginning_epochs} such epochs"
         )
-    if not other.metrics.exists():
-        raise UsageError(f"--start_from: {other.path} has no {other.metrics.name}")
+    rows = read_csv(other.metrics) if other.metrics.exists() else []
+    if not any(int(row["epoch"]) < config.beginning_epochs for row in rows):
+        raise UsageError(f"--start_from: {other.path} has no {other.metrics.name} of its first epochs")

@@ -93,17 +93,17 @@ def _check_alone(config):
 
 
 @_at_a_terminal
-def survey(work, description, argv=None, same=(), first=None, **flags):
+def survey(work, description, argv=None, same=(), first=None, evaluation=True, **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions, **own flags).
 
     settings: the flags given, a Config. sessions: [(name, open_session)], sorted by name, of every run in results/ with
     weights and a measured test log likelihood. name is its folder's path below results/. open_session() returns its
     Session, with the weights; or None, with a line on stderr, where it cannot be opened.
-    same: names of settings that are flags too, and that the runs must share; flags: of the program's own, as in
+    same: names of settings that are flags too, and that the runs must share; evaluation, flags: as in
     parse_call_flags. first: first(**own flags) is called before TensorFlow starts; where it is true, that was all.
     """
     try:
-        settings, own = parse_call_flags(argv, description, same, **flags)
+        settings, own = parse_call_flags(argv, description, same, evaluation, **flags)
         _check_alone(settings)
         if first is not None and first(**own):
             return 0

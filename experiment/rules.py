@@ -23,8 +23,8 @@ def setting(default, type, help, group, **rules):
     group: of GROUPS. What lies outside "run", "evaluation" and "call" makes the trained model what it is: it
     is fixed once a run has begun. Settings of the evaluation are saved beside it, and used again unless a flag says
     otherwise.
-    rules: choices (a tuple, or a function that returns one), minimum, maximum, above, below, nargs; divides (the number
-    of samples).
+    rules: choices (a tuple, or a function that returns one), minimum, maximum, above, below, nargs; or_path: a text
+    that is none of the choices is a path; divides: it must divide the number of samples, which Config checks.
     """
     return dataclasses.field(default=default, metadata={"type": type, "help": help, "group": group, **rules})
 

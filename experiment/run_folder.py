@@ -132,7 +132,8 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError):
             whole = False
         if not whole:
-            raise UsageError(f"--{flag}: {self.metrics} is damaged; without it, the rows so far are lost")
+            how = "; if it is deleted, the run can go on, but the rows so far are lost" * (flag == "run_dir")
+            raise UsageError(f"--{flag}: {self.metrics} is damaged{how}")
 
     def check_arrays(self, flag="run_dir"):
         """Raises UsageError where what the training kept for the pictures, which are drawn at its end, is damaged."""

@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from data import DataError, Dataset, load
+from data.arrays import first_line
 from experiment.cluster import this_worker
 from experiment.errors import UsageError, left_out
 from experiment.flags import default_path
@@ -24,13 +25,20 @@ REDRAWN_ROWS, REDRAWN_COLUMNS = 8, 12  # values of the upper layers, and draws o
 def load_data(config):
     """The data of an experiment, binarised and split as it asks for. Raises DataError."""
     try:
-        dataset = load(config.dataset, config.data_dir, config.own_data)
-    except DataError as error:
-        raise DataError(f"--dataset: {error}") from None
-    dataset = dataset.binarised(config.binarise).hold_out(config.held_out)
+        dataset = _loaded(config).binarised(config.binarise).hold_out(config.held_out)
+    except (OSError, MemoryError) as error:  # files that have gone since they were looked at; more than memory holds
+        where, why = getattr(error, "filename", None) or config.dataset, getattr(error, "strerror", first_line(error))
+        raise DataError(f"--dataset: {where} cannot be read ({why})") from None
     if config.conditional != "no" and (unknown := np.setdiff1d(dataset.test_labels, dataset.train_labels)).size:
         raise DataError(f"--conditional: no training image has the label {unknown[0]}, which test images have")
     return dataset
+
+
+def _loaded(config):
+    try:
+        return load(config.dataset, config.data_dir, config.own_data)
+    except DataError as error:
+        raise DataError(f"--dataset: {error}") from None
 
 
 class Session:
@@ -56,7 +64,7 @@ class Session:
 
         check_shares(self.config, n_replicas())
         if n_over := len(self.dataset.train_images) % self.config.batch_size:
-            print(f"each epoch leaves out {n_over} images, others every time, for whole batches")
+            print(f"each epoch leaves out {n_over} images, different ones each time, so that every batch is full")
         start_from = Run(self.config.start_from, lock=False) if self.config.start_from else None
         seconds = train(self.config, self.run, self.dataset, self.model, self.resume, start_from)
         self.run.training.unlink(missing_ok=True)  # of other weights, that were damaged
@@ -64,7 +72,7 @@ class Session:
         return seconds
 
     def train_or_load(self):
-        """The trained model: from its weights where training has ended; otherwise trained, and the figures drawn.
+        """Gives the session a trained model: loads its weights where training has ended, or else trains and draws.
 
         training.json is written last: a run that is stopped while it draws is resumed, and draws.
         """
@@ -89,6 +97,7 @@ class Session:
         run = Run(config.run_dir, lock=False)
         try:
             alike = run.is_trained() and load_config(run.path).experiment() == config.experiment()
+            run.check_metrics()
         except UsageError as error:
             return left_out(run.path, error)
         return run if alike else None
@@ -109,7 +118,7 @@ class Session:
         try:
             self.model.load_weights(self.run.weights)
         except Exception as error:  # damaged bytes raise whatever they lead to
-            reason = f"{error} ".splitlines()[0].strip() or type(error).__name__
+            reason = first_line(error) or type(error).__name__
             raise UsageError(
                 f"--run_dir: {self.run.weights} does not fit this model, or is damaged: {reason}"
             ) from None
@@ -204,8 +213,8 @@ class Session:
         return np.asarray(pixels).reshape(-1, *self.dataset.entry.image_shape)
 
     def report(self):
-        """The test log likelihood as it was measured; measured now where it was not as far as asked for, or for
-        --per_image.
+        """Prints the test log likelihood as it was measured. Where it was not as far as asked for, or for --per_image,
+        it is measured now.
         """
         config, record = self.config, self.run.recorded()
         asked = config.eval_samples, config.eval_images or config.n_test
@@ -214,7 +223,10 @@ class Session:
         print(_result_line(self._of_what(), record) + f", as {self.run.test_llh.name} has it")
 
     def measure(self):
-        """The test log likelihood: printed, and written to test_llh.json. Returns it."""
+        """Measures and prints the test log likelihood, and writes test_llh.json unless that has more samples or images.
+
+        Returns the LogLikelihood, in nats. Raises UsageError where it is not finite.
+        """
         from evaluation import ACTIVE, make_activity, make_log_likelihood
         from evaluation.monte_carlo import UNRELIABLE
 

@@ -120,7 +120,7 @@ class Config:
         """The same settings, complete and checked. Raises UsageError."""
         for field in flag_fields():
             if (value := getattr(self, field.name)) is None and field.default is not None:
-                raise UsageError(f"--{field.name}: nothing is not allowed; {TYPES[field.metadata['type']]}")
+                raise UsageError(f"--{field.name}: null is not allowed; {TYPES[field.metadata['type']]}")
             check_value(field.name, field.metadata, value)
         config = self.completed()
         for name, parameter in OBJECTIVES[config.objective].hyperparameters.items():

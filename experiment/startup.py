@@ -8,8 +8,8 @@ import tempfile
 
 @contextlib.contextmanager
 def _muted_stderr():
-    """Holds back what is written to stderr, by C++ too. Shows it after all if the block fails, or, of what TensorFlow
-    says of GPUs and of its warnings, if the block puts something into the list that it is given.
+    """Holds back what is written to stderr, by C++ too. Shows all of it if the block fails. If the block puts anything
+    into the list that it is given, shows TensorFlow's lines about GPUs, its warnings and its errors.
     """
     wanted = []
     sys.stderr.flush()

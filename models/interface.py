@@ -69,7 +69,8 @@ class Model(Protocol):
     def encode(self, x, noise, y=None, cut: Callable = tf.identity) -> list:
         """[(q, sample, z)] for each stochastic layer.
 
-        q: a tfd distribution whose mean() broadcasts to [n_samples, batch, n_latent], given the layers drawn before;
+        q: a tfd distribution, given the layers drawn before, whose mean() and stddev() broadcast to [n_samples, batch,
+        n_latent];
         sample [n_samples, batch, n_latent]: reparameterised; z = cut(sample): what all later layers are given.
         """
 
@@ -93,5 +94,6 @@ class Model(Protocol):
     def without_units(self, keep: list, means: list) -> "Model":
         """A copy in which units play no part: their terms in log w cancel, and what reads them is given their mean.
 
-        keep: a bool array [n_latent] for each layer; means: a float array [n_latent] for each.
+        keep: a bool array [n_latent] for each layer; means: a float array [n_latent] for each. Raises ValueError where
+        a layer would have no unit left.
         """

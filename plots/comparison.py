@@ -5,7 +5,7 @@ from utils import read_csv
 
 
 def comparison(sections, ks, sources, path):
-    """Test log likelihood against k, a panel a model.
+    """Test log likelihood against k, one panel for each model.
 
     sections: title -> (objective, layers, conditional). sources: name -> {(objective, layers, k, conditional): nats}.
     """
@@ -31,12 +31,15 @@ def comparison(sections, ks, sources, path):
 
 
 def bounds_against_time(runs, path):
-    """The bound on held-out images against the time of training, a panel a k. runs: k -> {name: its metrics.csv}."""
+    """The bound on held-out images against the time of training, one panel for each k.
+
+    runs: k -> {name: its metrics.csv}.
+    """
     figure, axes = panels(len(runs), len(runs), 6, 6.4, sharex=True, sharey=True)
     for axis, (k, curves) in zip(axes, runs.items()):
         for number, (name, metrics) in enumerate(curves.items()):
-            rows = read_csv(metrics)[1:]
-            seconds, bound = zip(*[(float(row["seconds"]), float(row["test_iwae_elbo"])) for row in rows])
+            rows = [row for row in read_csv(metrics) if int(row["epoch"])]  # time is drawn on a logarithmic scale
+            seconds, bound = ([float(row[name]) for row in rows] for name in ("seconds", "test_iwae_elbo"))
             axis.plot(seconds, bound, **line_style(number), label=name)
         axis.set(title=f"k = {k}", xlabel="seconds of training", xscale="log")
         axis.xaxis.set_major_formatter("{x:.0f}")

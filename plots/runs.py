@@ -5,6 +5,7 @@ import shutil
 
 import matplotlib.ticker
 import numpy as np
+from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
@@ -156,7 +157,7 @@ def means_while_training(run):
         points = [_in_two_dimensions(frame)[0] for frame in means]
         if means[0].shape[1] > 2:
             for i in reversed(range(len(points) - 1)):
-                points[i] = points[i] @ _rotation(points[i], points[i + 1])
+                points[i] = points[i] @ orthogonal_procrustes(points[i], points[i + 1])[0]
         layers.append(points)
     figure, axes = plt.subplots(1, len(layers), figsize=(5.4 * len(layers), 5.4), layout="constrained", squeeze=False)
 
@@ -173,9 +174,3 @@ def means_while_training(run):
                 axis.set(xlabel="first unit", ylabel="second unit" if n_units[number - 1] > 1 else "")
 
     save_animation(figure, draw, len(frames), run.figures / "posterior_pca.gif")
-
-
-def _rotation(points, onto):
-    """The orthogonal matrix [2, 2] that brings points @ it nearest to `onto`, both [n, 2] (Procrustes)."""
-    u, _, v = np.linalg.svd(points.T @ onto)
-    return u @ v

@@ -84,9 +84,9 @@ def _n_layers(run):
 
 
 def dreg_beside_iwae(pairs, path):
-    """The IWAE bound along training with either gradient, and below it by how much the first is ahead; a column a k.
+    """The IWAE bound along training with either gradient, and below it by how much the first is ahead.
 
-    pairs: {k: (the Run with dreg, the Run with iwae_elbo)}.
+    One column for each k. pairs: {k: (the Run with dreg, the Run with iwae_elbo)}.
     """
     figure, axes = plt.subplots(2, len(pairs), figsize=(2 + 4 * len(pairs), 6), layout="constrained", sharex=True,
                                 sharey="row", squeeze=False, height_ratios=(3, 2))  # fmt: skip
@@ -112,8 +112,9 @@ def dreg_beside_iwae(pairs, path):
 
 
 def activity_histograms(activities, threshold, path):
-    """log10 of the activity of every unit, a panel a run. activities: run -> [A_u] a layer; threshold: of an active
-    unit.
+    """log10 of the activity of every unit, one panel for each run.
+
+    activities: run -> [A_u] for each layer; threshold: of an active unit.
     """
     figure, axes = panels(len(activities), 3, 4.4, 2.4, sharex=True)
     bins = np.linspace(-8, 3, 56)
@@ -131,8 +132,9 @@ def activity_histograms(activities, threshold, path):
 
 
 def units_while_training(groups, path):
-    """Active units against epochs, on 500 test images; a panel a layer of a group. groups: title -> {name: Run}, of
-    runs that have metrics.csv.
+    """Active units against epochs, on 500 test images; one panel for each layer of a group.
+
+    groups: title -> {name: Run}, of runs that have metrics.csv.
     """
     shown = {}
     for title, runs in groups.items():

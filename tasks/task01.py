@@ -77,10 +77,8 @@ def work(session):
     manifold(session.decoded, MANIFOLD, session.run.figures / "manifold.png")
     gap = sum(row["kl_q_p"] for row in rows) / len(rows)
     sampled = [row for row in rows if row["effective_samples"] >= ENOUGH]
-    print(
-        f"{len(rows)} test images: KL(q||p) is {gap:.2f} nats on average. {len(sampled)} of them have {ENOUGH} or more"
-    )
-    print("effective samples.")
+    print(f"{len(rows)} test images: KL(q||p) is {gap:.2f} nats on average.")
+    print(f"{len(sampled)} of them have {ENOUGH} or more effective samples.")
     if sampled:
         off = max(abs(row["log_px_grid"] - row[f"log_px_k{SAMPLES}"]) for row in sampled)
         print(f"For these log p(x) by the grid and by {SAMPLES} samples differ by {off:.2f} nats at most.")

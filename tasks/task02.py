@@ -15,7 +15,7 @@ from experiment import command_line  # noqa: E402
 from models.catalogue import OBJECTIVES  # noqa: E402
 
 DEFAULTS = dict(objective="dreg", n_samples=5, preset="fast")
-FIXED = ("objective",)
+FIXED = ("objective", "strategy")  # gradients are taken on one device
 ESTIMATORS = {  # with their hyperparameters; piwae has the encoder's gradient of miwae, the decoder's of iwae_elbo
     "vae_elbo": {},
     "iwae_elbo": {},
@@ -158,6 +158,8 @@ def work(session):
     session.report()
     plain = session.sibling(objective="iwae_elbo")
     plain.report()
+    for run in (session.run, plain.run):
+        run.check_metrics()
     dreg_beside_iwae(pairs(session, plain), session.run.figures / "dreg_learning_curves.png")
     rows = gradient_rows(plain)
     write_csv(session.run.path / "gradient_noise.csv", rows)

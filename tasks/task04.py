@@ -15,7 +15,7 @@ FIXED = ("conditional",)
 
 
 def work(session):
-    """Figures of the bounds, of a label a row from the prior and of the posterior means; and log p(x|y)."""
+    """Trains, draws (the images from the prior with one label in each row), and measures log p(x|y)."""
     session.train_or_load()
     session.report()
     print(f"learning_curves.png, prior.png and posterior_pca.png are in {session.run.figures}")

@@ -34,7 +34,7 @@ def rows_of(session, **columns):
 
     for name, values in columns.items():
         if name in ("log_px", "annealed", "lower", "upper") and not np.isfinite(values).all():
-            raise UsageError(f"--run_dir: the weights of {session.run.path} give {name}s that are no numbers")
+            raise UsageError(f"--run_dir: with the weights of {session.run.path} {name} is not finite")
     return [dict(zip(columns, map(float, values))) for values in zip(*columns.values())]
 
 
@@ -67,8 +67,8 @@ def on_drawn_images(session):
     drawn = bracket(len(y), y, config.seed, show_progress=True)
     sampled = make_log_likelihood(session.model, config.eval_samples, config.compiled)(drawn.x, y, config.seed)[1]
     gap, below = (drawn.upper - drawn.lower).mean(), (drawn.upper - sampled.log_px).mean()
-    print(f"On {len(y)} images drawn from the model log p(x) is known to {gap:.3f} nats; importance sampling lies")
-    print(f"{below:.3f} below the upper bound.", flush=True)
+    print(f"On {len(y)} images drawn from the model log p(x) is known to {gap:.3f} nats.")
+    print(f"Importance sampling lies {below:.3f} below the upper bound.", flush=True)
     return rows_of(
         session, lower=drawn.lower, upper=drawn.upper, log_px=sampled.log_px, mc_error=sampled.mc_error
     )  # fmt: skip

@@ -22,10 +22,11 @@ from experiment import command_line, program, session, survey
 from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.opening import open_folder
-from experiment.run_folder import ROOT, Run, load_config
+from experiment.run_folder import DRAWN, ROOT, Run, load_config
 from experiment.settings import Config
 from experiment.startup import start_tensorflow
 from tests.helpers import TINY, go_on_line, in_process, newest_checkpoint, weights_in
+from utils import write_csv
 
 
 def start(*flags, program=("main.py",), **kwargs):
@@ -120,6 +121,7 @@ def test_two_runs_cannot_write_into_one_folder(copied, capfd):
         ("vae_elbo", "has no checkpoint after its 2 such epochs"),
         ("dreg", "not dreg"),
         ("vae_elbo", "has no metrics.csv"),
+        ("vae_elbo", "has no metrics.csv of its first epochs"),
     ],
 )
 def test_starting_from_a_run_with_no_such_beginning(objective, said, tmp_path, capfd):
@@ -127,8 +129,10 @@ def test_starting_from_a_run_with_no_such_beginning(objective, said, tmp_path, c
     other = parse_flags([*flags, "iwae_elbo", "--run_dir", str(tmp_path / "other")])[0]
     run = Run(tmp_path / "other")
     run.begin(other)
-    if said == "has no metrics.csv":
+    if "metrics.csv" in said:
         run.beginning.with_suffix(".index").touch()
+    if "of its first epochs" in said:  # as where a damaged one was deleted, and the run gone on with
+        write_csv(run.metrics, [{"epoch": 2, "step": 20} | dict.fromkeys(DRAWN, 0)])
     assert in_process(*flags, objective, "--start_from", run.path, "--run_dir", tmp_path / "new") == 2
     assert said in capfd.readouterr().err and not (tmp_path / "new").exists()
 

@@ -20,7 +20,7 @@ WRONG_TYPES = [
     ("n_samples", "five", "--n_samples: five is not allowed; a whole number"),
     ("n_samples", 2.5, "--n_samples: 2.5 is not allowed; a whole number"),
     ("n_samples", True, "--n_samples: True is not allowed; a whole number"),
-    ("n_samples", None, "--n_samples: nothing is not allowed; a whole number"),
+    ("n_samples", None, "--n_samples: null is not allowed; a whole number"),
     ("n_samples", [2], "--n_samples: (2,) is not allowed; a whole number"),
     ("n_latent", 3, "--n_latent: 3 is not allowed"),
     ("n_latent", ["3"], "--n_latent: 3 is not allowed; a whole number"),

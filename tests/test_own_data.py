@@ -236,6 +236,18 @@ def test_images_of_0_and_1_are_binary_whatever_their_type(dtype, tmp_path):
     assert loaded.binarised("none") is loaded
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float64])
+def test_colours_of_0_and_1_are_not_rounded_to_black_and_white(dtype, tmp_path):
+    red = np.zeros((20, 4, 6, 3), dtype)
+    red[..., 0] = 1
+    np.savez(tmp_path / "red.npz", x_train=red)
+    if dtype is np.uint8:
+        with pytest.raises(DataError, match="red.npz is in colour, and 0 and 1 alone: save it as bool, or as bytes"):
+            load(str(tmp_path / "red.npz"))
+    else:
+        np.testing.assert_array_equal(load(str(tmp_path / "red.npz")).train_images, 76)  # 0.299 of 255
+
+
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
 def test_bytes_up_to_2_are_dark_greys_and_not_bits(suffix, tmp_path):
     path = tmp_path / f"dark.{suffix}"

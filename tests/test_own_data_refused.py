@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from data import DataError, load
-from experiment import program
+from data import DataError, Dataset, load
+from experiment import program, session
 from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.session import load_data
@@ -168,6 +168,25 @@ def test_labels_that_no_training_image_has_are_refused_to_a_conditional_model(tm
     error = capfd.readouterr().err
     assert error.endswith("--conditional: no training image has the label 2, which test images have\n")
     load_data(parse_flags(flags)[0])
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(2, "No such file", "gone.png"), OSError(12, "No memory"), MemoryError("no room")]
+)
+def test_data_that_cannot_be_read_after_all_are_one_line(error, tmp_path, monkeypatch, results, capfd):
+    """A picture that has gone since the folder was looked at; arrays that are larger than memory."""
+
+    def fails(*_):
+        raise error
+
+    np.savez(tmp_path / "some.npz", x_train=GREYS)
+    for module, name in ((session, "load"), (Dataset, "binarised")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fails)
+            assert in_process("--dataset", tmp_path / "some.npz", "--batch_size", "9") == 2
+        said = capfd.readouterr().err
+        assert f"error: --dataset: {getattr(error, 'filename', None) or tmp_path / 'some.npz'} cannot be read (" in said
+        assert said.count("\n") == 1
 
 
 def test_saved_facts_of_the_data_that_are_none_are_refused():

@@ -130,10 +130,13 @@ def test_the_comparison_s_lines_are_what_their_labels_say(tmp_path, figures):
 
 
 def test_bounds_against_time_are_the_test_bounds(tmp_path, figures):
-    rows = [{"seconds": 10 * n, "train_iwae_elbo": -n, "test_iwae_elbo": -100 - n} for n in range(4)]
+    rows = [{"epoch": n, "seconds": 10 * n, "train_iwae_elbo": -n, "test_iwae_elbo": -100 - n} for n in range(4)]
     write_csv(tmp_path / "metrics.csv", rows)
-    plots.comparison.bounds_against_time({5: {"a run": tmp_path / "metrics.csv"}}, tmp_path / "time.png")
-    (line,) = figures["time.png"].axes[0].lines
+    write_csv(tmp_path / "stopped.csv", rows[:1])  # in its first epoch
+    runs = {5: {"stopped": tmp_path / "stopped.csv", "a run": tmp_path / "metrics.csv"}}
+    plots.comparison.bounds_against_time(runs, tmp_path / "time.png")
+    stopped, line = figures["time.png"].axes[0].lines
+    assert len(stopped.get_xdata()) == 0
     assert line.get_xdata().tolist() == [10, 20, 30] and line.get_ydata().tolist() == [-101, -102, -103]
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -339,12 +341,35 @@ def test_the_commands_are_printed_alone(tmp_path, monkeypatch, capfd):
     save_run(default_path(done), done)
     (tmp_path / "fast" / "foreign" / "checkpoints").mkdir(parents=True)
     (tmp_path / "fast" / "foreign" / "checkpoints" / "beginning.index").touch()
+    unreadable = run_folder.Run(default_path(others[0]), lock=False)
+    save_run(unreadable.path, others[0])
+    unreadable.test_llh.unlink()
+    unreadable.config.write_text("{}")
     assert (
         survey(tables.work, tables.__doc__, ["--commands"], first=tables.print_commands, measure="", commands="") == 0
     )
     out, err = capfd.readouterr()
-    assert [line.split(" --")[0] for line in out.splitlines()] == ["python main.py"] * len(others)
-    assert err.startswith("foreign is left out: ") and err.count("\n") == 1
+    assert [line.split(" --")[0] for line in out.splitlines()] == ["python main.py"] * (len(others) - 1)
+    assert "foreign is left out: " in err and f"{unreadable.path.name} is left out: " in err and err.count("\n") == 2
+
+
+def test_flags_that_tables_would_not_follow_are_refused(capfd):
+    """It measures every run on as many images and samples as its record has."""
+    process = subprocess.run([sys.executable, "tables.py", "--measure", "--eval_samples", "5"], cwd=run_folder.ROOT,
+                             text=True, capture_output=True)  # fmt: skip
+    assert process.returncode == 2 and "--eval_samples" in process.stderr and process.stderr.count("\n") == 1
+
+
+def test_curves_of_a_recipe_s_run_that_are_damaged_cost_no_other(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
+    for name in "ab":
+        save_run(tmp_path / "recipe" / name, Config().resolved())
+    (tmp_path / "recipe" / "a" / "metrics.csv").write_text("no rows")
+    (tmp_path / "recipe" / "b" / "metrics.csv").write_text(
+        ",".join(["epoch,step", *sorted(run_folder.DRAWN)]) + "\n0,0" + ",1" * len(run_folder.DRAWN) + "\n"
+    )
+    assert [[*curves] for curves in tables.recipe_curves().values()] == [["b"]]
+    assert "metrics.csv is damaged" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("cell", sorted(cells.REFERENCE, key=str))

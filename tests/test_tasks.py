@@ -1,5 +1,6 @@
 """Every task from its command line to its pictures, on small models and few digits; and what it computes."""
 
+import gc
 import importlib
 import os
 import shutil
@@ -84,6 +85,13 @@ def test_task02(few_digits, constants, no_figures, monkeypatch, capfd):
     (folder,) = few_digits.glob("quick/dreg-*")
     assert compared.keys() == {2} and [load_config(of.path).objective for of in compared[2]] == ["dreg", "iwae_elbo"]
     assert {"dreg_learning_curves.png", "gradient_noise.png", "estimators.png"} <= pictures(folder)
+    capfd.readouterr()
+    (folder / "metrics.csv").rename(folder / "kept.csv")
+    (folder / "metrics.csv").write_text("epoch,step\n")
+    compared.clear()  # and with it the lock of the other run's folder
+    gc.collect()
+    assert run("task02", *flags) == 2 and "metrics.csv is damaged" in capfd.readouterr().err
+    (folder / "kept.csv").rename(folder / "metrics.csv")
     rows = {(row["objective"], int(row["k"]), int(row["epochs"]), row["network"]): row
             for row in read_csv(folder / "gradient_noise.csv")}  # fmt: skip
     at_last = 4 * 2 * 2 + 2  # estimators, k, networks; one sample says nothing to RWS
@@ -289,6 +297,7 @@ def test_a_task_does_not_take_up_another_experiment(few_digits, constants, capfd
         ("task01", "--n_latent 3", "--n_latent: 3 is not allowed; here it is 2"),
         ("task01", "--conditional learned_prior", "--conditional: learned_prior is not allowed; here it is no"),
         ("task02", "--objective vae_elbo", "--objective: vae_elbo is not allowed; here it is dreg"),
+        ("task02", "--strategy mirrored", "--strategy: mirrored is not allowed; here it is one"),
         ("task03", "--stochastic_layers 1 --n_latent 4", "--stochastic_layers: 1 is not allowed; here it is 2"),
         ("task05", "--conditional no", "--conditional: no is not allowed; here it is standard_prior"),
     ],

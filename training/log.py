@@ -1,12 +1,10 @@
 """What a run tells about itself: metrics.csv and TensorBoard."""
 
-import csv
-
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from training.checkpoints import errors_of_files
-from utils import read_csv, whole_file
+from utils import read_csv, write_csv
 
 
 class Log:
@@ -38,12 +36,7 @@ class Log:
         self.rows.append(
             {name: f"{value:.9g}" if isinstance(value, float) else str(value) for name, value in row.items()}
         )
-        with whole_file(self.path) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(
-                file, fieldnames=list(self.rows[-1]), restval="", extrasaction="ignore", lineterminator="\n"
-            )
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_csv(self.path, [{column: of.get(column, "") for column in self.rows[-1]} for of in self.rows])
         for name, value in row.items():
             split, _, tag = name.partition("_")
             if split not in self.writers:

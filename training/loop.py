@@ -232,7 +232,7 @@ class _Training:
 def _for_pictures(config, model):
     """The noise of the images drawn from the prior, and their labels.
 
-    A conditional model is drawn a label a row, with the same noise in the rows of a column; of many labels some.
+    Of a conditional model each row of images has one label, and each column one noise; of many labels some are shown.
     """
     noise = model.noise(1, PICTURED, stateless_seed(config.seed, Stream.PICTURE, 0))
     if config.conditional == "no":

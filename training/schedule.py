@@ -8,7 +8,7 @@ from training.stages import PAPER_STAGES
 
 
 class Adam(LocalUpdates, keras.optimizers.Adam):
-    """Keras's, for one replica of several."""
+    """Keras's, which several replicas can share; on one device it is the same."""
 
 
 def learning_rate(config, steps_per_epoch):

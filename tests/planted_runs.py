@@ -317,8 +317,6 @@ RUNS = [
           "flags_refused::wrong_flags_are_one_line_and_code_2_before_tensorflow_starts"),
     fault("data that have gone are a traceback", "experiment/session.py", "except (OSError, MemoryError) as error:",
           "except ZeroDivisionError as error:", "own_data_refused::data_that_cannot_be_read_after_all_are_one_line"),
-    fault("gradients taken on two devices", "tasks/task02.py", '("objective", "strategy")', '("objective",)',
-          "tasks::what_a_task_is_about_cannot_be_changed"),
     fault("task 2 draws what a damaged log lacks", "tasks/task02.py", "        run.check_metrics()\n", "        pass\n",
           "tasks::task02"),
     fault("flags that tables.py does not follow", "tables.py", "evaluation=False", "evaluation=True",

@@ -354,8 +354,8 @@ def test_the_commands_are_printed_alone(tmp_path, monkeypatch, capfd):
 
 
 def test_flags_that_tables_would_not_follow_are_refused(capfd):
-    """It measures every run on as many images and samples as its record has."""
-    process = subprocess.run([sys.executable, "tables.py", "--measure", "--eval_samples", "5"], cwd=run_folder.ROOT,
+    """With --measure each run is measured on as many images and samples as its record has."""
+    process = subprocess.run([sys.executable, "tables.py", "--commands", "--eval_samples", "5"], cwd=run_folder.ROOT,
                              text=True, capture_output=True)  # fmt: skip
     assert process.returncode == 2 and "--eval_samples" in process.stderr and process.stderr.count("\n") == 1
 

@@ -353,7 +353,7 @@ def test_the_commands_are_printed_alone(tmp_path, monkeypatch, capfd):
     assert "foreign is left out: " in err and f"{unreadable.path.name} is left out: " in err and err.count("\n") == 2
 
 
-def test_flags_that_tables_would_not_follow_are_refused(capfd):
+def test_flags_that_tables_would_not_follow_are_refused():
     """With --measure each run is measured on as many images and samples as its record has."""
     process = subprocess.run([sys.executable, "tables.py", "--commands", "--eval_samples", "5"], cwd=run_folder.ROOT,
                              text=True, capture_output=True)  # fmt: skip

@@ -14,6 +14,7 @@ from experiment.opening import check_shares, open_folder
 from experiment.presets import PRESETS
 from experiment.run_folder import Run, load_config, provenance
 from experiment.settings import Config
+from experiment.startup import hardware
 from models.catalogue import model_class
 from utils import evenly_spaced, save_weights, whole_file, write_csv, write_json
 
@@ -81,7 +82,7 @@ class Session:
         seconds = self.train()
         self.draw()
         record = {"epochs": self.config.n_epochs, "seconds": round(seconds, 1), "weights": self.run.weights_sha256()}
-        write_json(self.run.training, record | provenance())
+        write_json(self.run.training, record | hardware(self.config.threads) | provenance())
 
     def sibling(self, **changes):
         """The Session of the same experiment with other settings, trained, in the folder that these name."""
@@ -249,7 +250,8 @@ class Session:
         if not kept:
             activity = make_activity(self.model, jit=config.compiled)(x, y, config.seed)
             active = {"active_units": [int(np.sum(units > ACTIVE)) for units in activity]}
-            write_json(self.run.test_llh, {**result._asdict(), **active, "seconds": seconds, **provenance()})
+            record = {**result._asdict(), **active, "seconds": seconds, **hardware(config.threads), **provenance()}
+            write_json(self.run.test_llh, record)
         if config.per_image and not this_worker(config.strategy).number:
             self._write_per_image(per_image)
         return result

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import sys
 import tempfile
 
@@ -36,6 +37,15 @@ def _muted_stderr():
 def _not_about_retracing(record):
     """Every model has functions of its own, each traced once; TensorFlow takes them for one that is traced often."""
     return "triggered tf.function retracing" not in record.getMessage()
+
+
+def hardware(threads):
+    """What seconds are of: the GPUs in use by name or the CPU's kind, and its threads (0: one per core)."""
+    import tensorflow as tf
+
+    details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
+    names = [gpu.get("device_name", "GPU") for gpu in details]
+    return {"device": ", ".join(names) or f"CPU, {platform.machine()}", "threads": threads or os.cpu_count()}
 
 
 def start_tensorflow(gpu=None, threads=0, strategy="one"):

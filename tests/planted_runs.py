@@ -332,6 +332,8 @@ RUNS = [
           "tables::the_commands_are_printed_alone"),
     fault("red is black", "data/arrays.py", "if part.in_colour:", "if False:",
           "own_data::colours_of_0_and_1_are_not_rounded_to_black_and_white"),
+    fault("records without the threads asked for", "experiment/startup.py", "threads or os.cpu_count()",
+          "os.cpu_count()", "command_line::records_name_the_gpus_in_use_and_the_threads"),
     fault("a shorter run's rate rises faster", "experiment/presets.py",
           'min(settings["lr_warmup"], epochs / 10)', 'settings["lr_warmup"] * epochs / usual',
           "flags::with_fewer_epochs_the_kl_term_s_warmup_keeps_its_share_and_the_rate_s_its_length"),

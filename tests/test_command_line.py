@@ -24,7 +24,7 @@ from experiment.flags import parse_flags
 from experiment.opening import open_folder
 from experiment.run_folder import DRAWN, ROOT, Run, load_config
 from experiment.settings import Config
-from experiment.startup import start_tensorflow
+from experiment.startup import hardware, start_tensorflow
 from tests.helpers import TINY, go_on_line, in_process, newest_checkpoint, weights_in
 from utils import write_csv
 
@@ -62,7 +62,10 @@ def test_a_finished_run_has_its_files_and_last_line(copied, capfd):
     assert not list(copied.rglob(".writing-*"))
     llh = json.loads((copied / "test_llh.json").read_text())
     assert {"test_llh", "standard_error", "mc_error", "n_samples", "n_images", "seconds"} <= set(llh)
-    assert json.loads((copied / "training.json").read_text())["epochs"] == 2
+    training = json.loads((copied / "training.json").read_text())
+    assert training["epochs"] == 2
+    for record in (training, llh):
+        assert record["device"].startswith("CPU, ") and record["threads"] == os.cpu_count()
     saved = json.loads((copied / "config.json").read_text())
     assert saved["experiment"]["n_hidden"] == [12] and saved["versions"]["tensorflow"]
 
@@ -217,6 +220,12 @@ def test_the_gpus_asked_for_are_the_visible_ones(gpu, strategy, visible, line, m
     monkeypatch.setattr(config, "list_logical_devices", lambda kind: [])
     assert start_tensorflow(gpu, 3, strategy) == (line, None)
     assert seen == {"GPU": visible, "threads": 3} | {device: True for device in visible}
+
+
+def test_records_name_the_gpus_in_use_and_the_threads(monkeypatch):
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [*"ab"])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": f"card {gpu}"})
+    assert hardware(3) == {"device": "card a, card b", "threads": 3}
 
 
 def test_a_gpu_that_is_not_there_is_told_and_what_tensorflow_says_of_it(monkeypatch, capfd):

@@ -170,7 +170,9 @@ def test_a_folder_is_free_when_the_command_has_ended(few_digits, tmp_path):
 def test_folders_are_free_when_a_survey_is_at_the_next_and_when_it_has_ended(finished, few_digits, results):
     for name in "ab":
         shutil.copytree(finished, results / name)
-    kept = []
+    saved, kept = json.loads((results / "b/config.json").read_text()), []
+    saved["experiment"]["held_out"] = 150
+    (results / "b/config.json").write_text(json.dumps(saved))
 
     def look(_, sessions):
         kept.extend(open_session() for _, open_session in sessions)
@@ -180,6 +182,7 @@ def test_folders_are_free_when_a_survey_is_at_the_next_and_when_it_has_ended(fin
 
     assert survey(look, None, ["--gpu", "-1"]) == 0
     assert [session.run.path.name for session in kept] == ["a", "b"]
+    assert [len(session.dataset.test_images) for session in kept] == [200, 150]  # each has its own split
     Run(results / "b").release()
 
 

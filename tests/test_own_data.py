@@ -115,7 +115,8 @@ def test_the_last_tenth_has_its_share_of_every_class(folder):
 
 def test_a_folder_may_have_train_and_test(tmp_path):
     for number, image in enumerate(GREYS):
-        draw(tmp_path / ("train" if number < 14 else "test") / f"{number:02d}.jpg", np.full_like(image, number * 10))
+        name = f"{number:02d}.{('jpg', 'JPG', 'jpeg')[number % 3]}"
+        draw(tmp_path / ("train" if number < 14 else "test") / name, np.full_like(image, number * 10))
     loaded = load(str(tmp_path))
     assert (loaded.entry.n_train, loaded.entry.n_test, loaded.entry.n_labels) == (14, 6, 0)
     np.testing.assert_allclose(loaded.test_images.mean(axis=1), 10 * np.arange(14, 20), atol=1)

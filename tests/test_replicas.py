@@ -13,13 +13,15 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from experiment import command_line, session
-from experiment.cluster import this_worker
+from experiment.cluster import scratch_copy, this_worker
 from experiment.errors import UsageError
-from experiment.run_folder import ROOT
+from experiment.run_folder import ROOT, Run
 from tests.helpers import newest_checkpoint, weights_in
 from tests.on_replicas import DIES_AT, RUN, STEPS, few
+from training import replicas
 
 PROGRAM = [sys.executable, str(ROOT / "tests" / "on_replicas.py")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -115,6 +117,22 @@ def test_two_workers_are_one_run_and_the_death_of_one_is_an_error_that_names_the
     assert of_new_weights["mc_error"] == pytest.approx(measured[0].mc_error, rel=1e-3)
     for a, b in zip(weights_in(folder), weights_in(tmp_path / "one"), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_a_worker_s_copy_of_a_run_can_be_gone_on_with(tmp_path):
+    run = Run(tmp_path / "run")
+    (run.checkpoints / "ckpt-4.index").touch()
+    assert Run(scratch_copy(run.path), lock=False).has_checkpoints()
+
+
+def test_workers_take_the_same_steps_and_stop_together(monkeypatch):
+    class Workers(tf.distribute.MultiWorkerMirroredStrategy):
+        def __init__(self):
+            pass
+
+    monkeypatch.setattr(tf.distribute, "get_strategy", Workers)
+    monkeypatch.setattr(replicas, "_mean_over_replicas", lambda own: (own + tf.constant([31.0, 0.0])) / 2)
+    assert replicas.agree(10, True) == (20, True)  # with a worker that would take 31, and was not told to stop
 
 
 @pytest.mark.parametrize(

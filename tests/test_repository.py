@@ -148,6 +148,7 @@ def test_a_cell_is_the_published_model_s_and_no_other_s():
     assert cells.cell_of(Config(objective="vae_elbo", n_samples=1).resolved()) == ("iwae_elbo", 1, 1, "no")
     assert cells.cell_of(Config(stochastic_layers=2, n_samples=50).resolved()) == ("iwae_elbo", 2, 50, "no")
     assert cells.cell_of(Config(n_latent=(50,)).resolved()) is None
+    assert cells.cell_of(Config(n_hidden=(400,)).resolved()) is None
 
 
 def test_a_committed_run_measures_the_same_again(tmp_path, mnist):

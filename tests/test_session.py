@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import evaluation
+import training.loop
 from data import DataError
 from experiment import cells, run_folder, session
 from experiment.errors import UsageError
@@ -93,6 +94,8 @@ def test_a_sibling_with_more_samples_has_the_preset_s_first_ones(few_digits):
         assert one._beside(n_samples=100).first_samples == expected
     one.config = Config(n_samples=5, first_samples=5, preset="fast", **settings_beside("fast", {})).resolved()
     assert one._beside(objective="dreg").first_samples == 5  # as this run, which a comparison is with
+    one.config = dataclasses.replace(one.config, per_image="each.csv")  # which is the task's own run's
+    assert one._beside(objective="dreg").per_image is None
 
 
 @pytest.mark.parametrize("left", ["test_llh.json", "training.json", "model.weights.h5"])
@@ -118,6 +121,24 @@ def test_the_seed_decides_the_first_weights(digits):
         build_model(dataclasses.replace(SMALL, seed=s).resolved(), digits.pixel_means).get_weights() for s in (1, 2, 1)
     )
     assert not np.array_equal(a[0], b[0]) and all(map(np.array_equal, a, again))
+
+
+def test_each_conditional_model_has_its_own_prior(digits):
+    for how in ("learned_prior", "standard_prior"):
+        model = build_model(dataclasses.replace(SMALL, conditional=how).resolved(), digits.pixel_means)
+        assert model.n_context == 10 and model.learned_prior == (how == "learned_prior")
+
+
+def test_a_training_s_record_says_what_it_was_of(few_digits, monkeypatch):
+    given = []
+    monkeypatch.setattr(training.loop, "train", lambda *what: given.append(what[-1]) or 1.5)
+    monkeypatch.setattr(Session, "draw", lambda self: None)
+    config = dataclasses.replace(SMALL, epochs=-1, threads=3).resolved()  # the paper's schedule
+    one = Session(dataclasses.replace(config, start_from=few_digits / "b"), Run(few_digits / "a"))
+    one.train_or_load()
+    record = json.loads(one.run.training.read_text())
+    assert (record["epochs"], record["seconds"], record["threads"]) == (3280, 1.5, 3)
+    assert record["versions"] and "commit" in record and given[0].path == few_digits / "b"
 
 
 def test_points_of_pictures_have_their_images_labels(few_digits, digits, monkeypatch):

@@ -284,6 +284,18 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     assert compared["this project"] == {}  # a short run fills no cell
 
 
+def test_short_and_held_out_measurements_fill_no_page(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
+    pages = {}
+    monkeypatch.setattr(tables, "rewrite", lambda page, **parts: pages.update({page: parts}))
+    monkeypatch.setattr(plots.comparison, "comparison", lambda *_: None)
+    for name, n_images in (("a", 1000), ("b", 10000)):
+        config = result(-90.0, n_samples=5 if name == "a" else 50).config
+        save_run(tmp_path / "fast" / name, config, n_images=n_images)
+    tables.work(Config(), [], False)
+    assert pages[tables.README]["results"].count("**") == 2 and "fast/a" in pages[tmp_path / "README.md"]["runs"]
+
+
 def parsed(line):
     program, main, *flags = line.split()
     assert (program, main) == ("python", "main.py")
@@ -358,6 +370,9 @@ def test_flags_that_tables_would_not_follow_are_refused():
     process = subprocess.run([sys.executable, "tables.py", "--commands", "--eval_samples", "5"], cwd=run_folder.ROOT,
                              text=True, capture_output=True)  # fmt: skip
     assert process.returncode == 2 and "--eval_samples" in process.stderr and process.stderr.count("\n") == 1
+    process = subprocess.run([sys.executable, "tables.py", "--commands"], cwd=run_folder.ROOT, text=True,
+                             capture_output=True)  # fmt: skip
+    assert all(line.startswith("python main.py --") for line in process.stdout.splitlines()) and not process.stderr
 
 
 def test_curves_of_a_recipe_s_run_that_are_damaged_cost_no_other(tmp_path, monkeypatch, capfd):

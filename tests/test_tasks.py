@@ -27,6 +27,9 @@ from training.steps import make_gradients
 from utils import read_csv
 
 TASKS = [f"task0{i}" for i in range(1, 8)]
+FOLDERS = {"task01": "iwae-1l-k5-n-latent-2", "task02": "dreg-1l-k5", "task03": "iwae-2l-k5-n-latent-4-2",
+           "task04": "ciwae-learned-prior-1l-k5", "task05": "ciwae-standard-prior-1l-k5",
+           "task07": "iwae-1l-k50"}  # fmt: skip
 TINY = "--n_samples 2 --batch_size 50 --epochs 2 --preset quick --eval_samples 20 --eval_images 50 --gpu -1".split()
 
 
@@ -67,12 +70,16 @@ def test_task01(few_digits, constants, no_figures, monkeypatch, capfd):
     assert all(float(row["kl_q_p"]) > 0 and 1 <= float(row["effective_samples"]) <= 2000 for row in rows)
     capfd.readouterr()
     trained = (folder / "model.weights.h5").stat().st_mtime_ns
-    for name in ("posterior_figures", "manifold"):
-        monkeypatch.setattr(plots.tasks, name, lambda *_: None)
+    shown = []
+    monkeypatch.setattr(plots.tasks, "posterior_figures", lambda pictures, _: shown.extend(pictures))
+    monkeypatch.setattr(plots.tasks, "manifold", lambda *_: None)
+    resampled = (np.zeros((20, 3, 2), np.float32),), np.ones(3)
+    monkeypatch.setattr(evaluation, "sampling_importance_resampling", lambda *_: resampled)
     assert run("task01", "--jit", "off", **small) == 0  # from the weights that are there
     assert (folder / "model.weights.h5").stat().st_mtime_ns == trained
     out, err = capfd.readouterr()
     assert "test_llh.json has it" in out and "training" not in out and err == ""
+    assert all(one.samples["q(z|x)"].all() and not one.samples["SIR"].any() for one in shown) and len(shown) == 3
 
 
 def test_task02(few_digits, constants, no_figures, monkeypatch, capfd):
@@ -81,7 +88,10 @@ def test_task02(few_digits, constants, no_figures, monkeypatch, capfd):
     flags = ("--jit", "off", "--n_hidden", 20, "--n_latent", 10)
     compared, draw = {}, plots.tasks.dreg_beside_iwae
     monkeypatch.setattr(plots.tasks, "dreg_beside_iwae", lambda runs, path: compared.update(runs) or draw(runs, path))
+    at, rows_of = [], importlib.import_module("tasks.task02").gradient_rows
+    small["gradient_rows"] = lambda one: at.append(one.config.objective) or rows_of(one)
     assert run("task02", *flags, ESTIMATORS=estimators, ALONG_TRAINING=("iwae_elbo", "dreg"), **small) == 0
+    assert at == ["iwae_elbo"]
     (folder,) = few_digits.glob("quick/dreg-*")
     assert compared.keys() == {2} and [load_config(of.path).objective for of in compared[2]] == ["dreg", "iwae_elbo"]
     assert {"dreg_learning_curves.png", "gradient_noise.png", "estimators.png"} <= pictures(folder)
@@ -108,6 +118,16 @@ def test_task02(few_digits, constants, no_figures, monkeypatch, capfd):
     assert last("dreg", 8, "decoder") == pytest.approx(last("iwae_elbo", 8, "decoder"), rel=1e-3)
     assert last("dreg", 8, "encoder") > 1.1 * last("iwae_elbo", 8, "encoder")
     assert last("dreg", 8, "encoder", "distance") < 2 * last("dreg", 8, "encoder", "by_chance")
+
+
+def test_learning_curves_are_of_both_objectives_at_each_k(capsys):
+    from tasks.task02 import pairs
+
+    one = types.SimpleNamespace(config=Config(n_samples=5), run="own", finished_sibling=lambda objective, n_samples: (
+        objective if n_samples == 50 else None
+    ))  # fmt: skip
+    assert pairs(one, types.SimpleNamespace(run="plain")) == {5: ("own", "plain"), 50: ["dreg", "iwae_elbo"]}
+    assert "none for k = 1;" in capsys.readouterr().out
 
 
 def test_references_have_other_draws_than_what_is_held_against_them():
@@ -145,7 +165,7 @@ def test_posteriors_are_looked_at_for_two_images_of_each_label():
 
 
 def test_task07(few_digits, constants, no_figures, monkeypatch, capfd):
-    measured, made, bracket = [], [], evaluation.ais.make_bracket
+    measured, made, annealed, bracket = [], [], [], evaluation.ais.make_bracket
     likelihood = evaluation.make_log_likelihood
 
     def keeping(make, kept, image_of):
@@ -162,6 +182,7 @@ def test_task07(few_digits, constants, no_figures, monkeypatch, capfd):
         return maker
 
     monkeypatch.setattr(evaluation, "make_log_likelihood", keeping(likelihood, measured, lambda args, _: args[0]))
+    monkeypatch.setattr(evaluation.ais, "make_ais", keeping(evaluation.ais.make_ais, annealed, lambda _, found: found))
     monkeypatch.setattr(evaluation.ais, "make_bracket", keeping(bracket, made, lambda _, drawn: drawn.x))
     small = dict(TEMPERATURES=20, CHAINS=4, DRAWN=6)  # and 5 images to take labels from
     flags = ("--conditional", "learned_prior", "--n_hidden", 20, "--held_out", 5, "--eval_images", 5, "--jit", "off")
@@ -173,7 +194,8 @@ def test_task07(few_digits, constants, no_figures, monkeypatch, capfd):
         for name in ("annealed", "bracket")
     )
     assert len(test) == len(drawn) == 5
-    assert all(row["mc_error"] > 0 and row["annealed_mc_error"] > 0 for row in test)
+    assert [row["annealed_mc_error"] for row in test] == pytest.approx(annealed[0].mc_error, rel=1e-5)
+    assert all(row["mc_error"] > 0 for row in test)
     assert all(abs(row["upper"] - row["lower"]) < 3 for row in drawn)
     np.testing.assert_array_equal(measured[-1], made[0])  # importance sampling is of the drawn images too
     out = capfd.readouterr().out
@@ -316,6 +338,11 @@ def test_tasks_run_from_anywhere_and_refuse_what_they_do_not_know(name, tmp_path
     assert process.stderr.startswith(f"{name}.py: error: ") and "--nonsense" in process.stderr
     process = subprocess.run([sys.executable, script, "--help"], cwd=tmp_path, text=True, capture_output=True)
     assert process.returncode == 0 and "--eval_samples" in process.stdout
+    flags, said = ("--eval_only", "--seed", "99"), f"no run in {ROOT}/results/fast/{FOLDERS.get(name)}-seed99 "
+    if name == "task06":
+        flags, said = ("--dataset", "nowhere"), "--dataset: nowhere is not allowed"
+    process = subprocess.run([sys.executable, script, *flags], cwd=tmp_path, text=True, capture_output=True)
+    assert process.returncode == 2 and said in process.stderr
 
 
 def test_gradient_moments_are_those_of_many_gradients(digits, monkeypatch):

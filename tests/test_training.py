@@ -25,6 +25,7 @@ from training import loop
 from training.checkpoints import CheckpointError, Checkpoints
 from training.loop import Interrupted, TrainingDiverged, train
 from training.schedule import make_optimizer
+from training.soap import SOAP
 from training.steps import make_steps
 from utils import sheet
 
@@ -232,6 +233,7 @@ def test_the_schedule_and_the_averaging_reach_either_optimizer(tmp_path, digits,
     assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0, 1e-3, 5.05e-4, 1e-5], rel=1e-4)
     made = make_optimizer(config.resolved(), 20, build_model(config.resolved(), digits.pixel_means))
     assert made.use_ema and made.ema_momentum == 0.7
+    assert isinstance(made, SOAP) == (optimizer == "soap") and made.epsilon == {"adam": 1e-4, "soap": 1e-8}[optimizer]
 
 
 def test_seconds_are_those_that_training_took(tmp_path, digits, monkeypatch):

@@ -7,6 +7,10 @@ import threading
 import numpy as np
 import pytest
 
+import plots.comparison
+import plots.gradients
+import plots.runs
+import plots.tasks
 from experiment import run_folder, session
 from experiment.startup import start_tensorflow
 from tests.helpers import TINY, in_process
@@ -50,6 +54,15 @@ def few_digits(digits, monkeypatch, tmp_path):
     monkeypatch.setattr(session, "load", lambda *_: digits)
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that a test draws, by the names of their files, in the place of pictures."""
+    drawn = {}
+    for module in (plots.runs, plots.comparison, plots.tasks, plots.gradients):
+        monkeypatch.setattr(module, "save", lambda figure, path: drawn.update({path.name: figure}))
+    return drawn
 
 
 @pytest.fixture

@@ -47,6 +47,22 @@ def test_chains_come_closer_with_more_temperatures():
     assert many < 0.5 * few
 
 
+def test_step_sizes_come_to_the_acceptance_that_is_aimed_at():
+    model = LinearGaussian(std=0.3, seed=2)
+    assert 0.55 < make_ais(model, 500, 16, binary=False)(model.x[:8]).accepted < 0.75
+
+
+def test_the_seed_decides_chains_and_drawn_images(monkeypatch):
+    monkeypatch.setattr(ais, "_make_anneal", lambda *_: lambda x, y, seed, start=None: (
+        tf.random.stateless_normal([2, len(x)], seed).numpy(), 1.0
+    ))  # fmt: skip
+    model = small_iwae((2,))
+    drawn = [make_bracket(model, n_chains=2)(6, seed=seed).x for seed in (1, 1, 2)]
+    found = [make_ais(model, n_chains=2)(drawn[0], seed=seed).log_px for seed in (1, 1, 2)]
+    for one, again, other in (drawn, found):
+        assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
 def test_step_sizes_of_the_way_back_are_those_of_the_same_temperatures():
     beta = temperatures(6)
     of_forward = tf.constant(beta[1:])  # in the place of its size, each transition's temperature

@@ -145,6 +145,7 @@ WRONG = [
     ("--objective vr_iwae --alpha nan", "--alpha: nan is not allowed; at least 0"),
     ("--objective ciwae --elbo_weight -0.1", "--elbo_weight: -0.1 is not allowed; at least 0"),
     ("--objective rws_dreg --n_samples 1", "--n_samples: 1 is not allowed; --objective rws_dreg needs at least 2"),
+    ("--objective jvi_dreg --n_samples 1", "--n_samples: 1 is not allowed; --objective jvi_dreg needs at least 2"),
     ("--objective jvi --n_samples 1", "--n_samples: 1 is not allowed; --objective jvi needs at least 2"),
     (
         "--dataset omniglot --conditional learned_prior",

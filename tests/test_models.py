@@ -58,6 +58,8 @@ def test_standard_models_have_the_protocol_s_shapes():
     ]
     assert [widths(b) for b in two.decoder] == [[(50, 100), (100, 100), (100, 100), (100, 100)]]
     assert widths(two.likelihood) == [(100, 200), (200, 200), (200, 784)]
+    prior = IWAE(*SIZES[2], 784, n_context=10, learned_prior=True).prior_block
+    assert widths(prior) == [(10, 100), (100, 100), (100, 50), (100, 50)]
     assert [block.name for block in (*two.encoder, *two.decoder, two.likelihood)] == ["q_z1", "q_z2", "p_z1", "p_x"]
     assert [layer.name for layer in two.likelihood.hidden] == ["hidden1", "hidden2"]  # they are in the weights' file
 

@@ -155,7 +155,7 @@ def test_gradients_agree_with_finite_differences_in_float64(objective, definitio
         assert_derivative(lambda: definition(numpy_log_w(model, binary_images, noise)), variables, gradient)
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("layers", [1, 2, 3])
 def test_analytic_kl_agrees_with_the_sampled_one_in_expectation(layers, binary_images):
     model = small(layers)
     output = model(binary_images, model.noise(20000, 6, SEED))

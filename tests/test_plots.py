@@ -27,7 +27,11 @@ class FakeModel:
 
 
 @pytest.mark.parametrize("conditional", ["no", "standard_prior"])
-def test_z1_is_redrawn_along_a_row_under_the_same_upper_layers_and_label(conditional, tmp_path):
+def test_z1_is_redrawn_along_a_row_under_the_same_upper_layers_and_label(conditional, tmp_path, monkeypatch):
+    in_a_row, show = [], plots.runs.show_images
+    monkeypatch.setattr(
+        plots.runs, "show_images", lambda axis, images, *how: in_a_row.append(how[0]) or show(axis, images, *how)
+    )
     session = Session.__new__(Session)
     session.model, session.run = FakeModel(), Run(tmp_path)
     session.config = types.SimpleNamespace(seed=0, conditional=conditional)
@@ -41,16 +45,7 @@ def test_z1_is_redrawn_along_a_row_under_the_same_upper_layers_and_label(conditi
     assert len(np.unique(drawn[:, :, 0])) == 8 * 12
     labels = np.zeros(8) if conditional == "no" else np.arange(8) % 3
     assert np.array_equal(drawn[:, 5, 3], labels)
-    assert (session.run.figures / "z1_redrawn.png").stat().st_size > 5000
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that a test draws, by the names of their files, in the place of pictures."""
-    drawn = {}
-    for module in (plots.runs, plots.comparison):
-        monkeypatch.setattr(module, "save", lambda figure, path: drawn.update({path.name: figure}))
-    return drawn
+    assert (session.run.figures / "z1_redrawn.png").stat().st_size > 5000 and in_a_row == [12]
 
 
 def test_learning_curves_are_those_of_the_log(tmp_path, figures):
@@ -59,7 +54,9 @@ def test_learning_curves_are_those_of_the_log(tmp_path, figures):
     rows = [{"epoch": e, "step": e} | {name: 10 * e + i for i, name in enumerate(columns)} for e in range(3)]
     write_csv(run.metrics, rows)
     plots.runs.learning_curves(run, "iwae_elbo")
-    for panel, name in zip(figures["learning_curves.png"].axes, names):
+    axes = figures["learning_curves.png"].axes
+    assert [axis.get_title() for axis in axes] == ["IWAE bound at the training k", "ELBO", "log p(x|z)", "KL"]
+    for panel, name in zip(axes, names):
         for line in panel.lines:
             i = columns.index(f"{line.get_label()}_{name}")
             assert line.get_xdata().tolist() == [0, 1, 2] and line.get_ydata().tolist() == [i, 10 + i, 20 + i]

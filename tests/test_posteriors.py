@@ -84,6 +84,23 @@ def test_the_grid_covers_q_wherever_it_is(monkeypatch):
         assert at[0] < start + 1e-3 and end - 1e-3 < at[-1]
 
 
+def test_the_grid_is_widened_where_mass_lies_on_its_border():
+    """The posterior is beyond |z| = 5, where neither prior nor q lets one look for it."""
+    model = LinearGaussian(std=0.3, error=0.4)
+    x = (model.a @ [6.0, -5.5]).astype(np.float32)
+    model.mean_error = -0.5 * model.gain @ x
+    exact = scipy.stats.multivariate_normal(np.zeros(5), model.a @ model.a.T + 0.09 * np.eye(5)).logpdf(x)
+    assert make_true_posterior(model, binary=False)(x).log_px == pytest.approx(exact, abs=0.02)
+
+
+def test_points_are_doubled_until_a_narrow_posterior_is_resolved():
+    """Every second point misses its peak, so that their log p(x) is lower, not higher."""
+    model = LinearGaussian(std=0.01)
+    model.posterior_std, model.std_error, model.mean_error = np.full(2, 0.5), 1, np.zeros(2)
+    grid = make_true_posterior(model, binary=False)(model.x[0])
+    assert grid.log_px == pytest.approx(model.log_px[0], abs=0.02)
+
+
 def test_the_border_is_the_outermost_points():
     axes, flat = np.linspace([0, 0], [1, 2], 5), np.zeros((5, 5))
     assert posteriors._normalised(axes, flat, flat).border_mass == pytest.approx(16 / 25)

@@ -13,6 +13,7 @@ import pytest
 import tables
 from experiment import cells, markdown
 from experiment.flags import default_path, hyperparameters, parse_flags
+from experiment.presets import PRESETS
 from experiment.run_folder import RESULTS, ROOT, Run, load_config
 from experiment.session import Session
 from experiment.settings import Config
@@ -128,16 +129,27 @@ def test_runs_of_two_seeds_are_what_the_recipe_s_page_says():
         assert (settings["beta_warmup"], round(warmup, 2)) == (0, 0.18 if name.startswith("lr_warmup") else 1)
 
 
-def test_the_epochs_of_the_silhouettes_were_chosen_by_what_their_page_says():
-    records = sorted((RESULTS / "recipe" / "caltech").glob("*/test_llh.json"), key=lambda path: epochs_of(path.parent))
-    held_out = [f"{json.loads(path.read_text())['test_llh']:.1f}" for path in records]
+@pytest.mark.parametrize(
+    ("folder", "name", "n_held_out", "decimals", "page"),
+    [
+        ("caltech", "caltech101_silhouettes", 1000, 1, "README.md"),
+        ("binarized_mnist", "binarized_mnist", 10000, 2, "recipe/README.md"),
+    ],
+)
+def test_the_epochs_of_sets_that_are_overfitted_were_chosen_by_what_their_page_says(
+    folder, name, n_held_out, decimals, page
+):
+    records = sorted((RESULTS / "recipe" / folder).glob("*/test_llh.json"), key=lambda path: epochs_of(path.parent))
+    held_out = [f"{json.loads(path.read_text())['test_llh']:.{decimals}f}" for path in records]
     epochs = [str(epochs_of(path.parent)) for path in records]
-    text = " ".join((RESULTS / "README.md").read_text().split())
+    text = " ".join((RESULTS / page).read_text().split())
     for words in (held_out, epochs):
         assert f"{', '.join(words[:-1])} and {words[-1]}" in text
     best = max(records, key=lambda path: json.loads(path.read_text())["test_llh"])
-    assert cells.EPOCHS_OF_SETS["caltech101_silhouettes"] == epochs_of(best.parent)
-    assert all(load_config(path.parent).held_out == 1000 for path in records)
+    assert cells.EPOCHS_OF_SETS.get(name, PRESETS["fast"]["epochs"]) == epochs_of(best.parent)
+    assert {(load_config(path.parent).dataset, load_config(path.parent).held_out) for path in records} == {
+        (name, n_held_out)
+    }
 
 
 def epochs_of(folder):

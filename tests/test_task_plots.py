@@ -1,0 +1,132 @@
+"""The pictures of the tasks: what is drawn, read from the figures themselves."""
+
+import types
+
+import numpy as np
+import pytest
+
+import plots.runs
+import plots.tasks
+from experiment.run_folder import Run
+from plots.gradients import AXES, NAMES, along_training, estimators
+from utils import write_csv
+
+
+def lines_of(axis):
+    """{label: [(x, y)]} of the lines of a panel."""
+    return {line.get_label(): [*zip(*(np.asarray(part).tolist() for part in line.get_data()))] for line in axis.lines}
+
+
+def run_with(folder, rows):
+    run = Run(folder)
+    write_csv(run.metrics, rows)
+    return run
+
+
+def test_dreg_less_iwae_is_above_0_where_dreg_is_ahead(tmp_path, figures):
+    def logged(name, ahead):
+        bounds = {"train_iwae_elbo": -80.0 + ahead, "test_iwae_elbo": -90.0 + 2 * ahead}
+        return run_with(tmp_path / name, [{"epoch": n} | bounds for n in range(3)])
+
+    plots.tasks.dreg_beside_iwae({5: (logged("dreg", 1), logged("iwae", 0))}, tmp_path / "curves.png")
+    above, below = figures["curves.png"].axes
+    found = {label: {y for _, y in points} for label, points in lines_of(above).items()}
+    assert found == {"DReG, train images": {-79}, "DReG, test images": {-88}, "IWAE, train images": {-80},
+                     "IWAE, test images": {-90}}  # fmt: skip
+    assert lines_of(below)["train"] == [(1, 1), (2, 1)] and lines_of(below)["test"] == [(1, 2), (2, 2)]
+
+
+def test_the_second_opinion_s_picture_has_the_signs_that_its_axes_say(tmp_path, figures):
+    test = [dict(annealed=-79, log_px=-80, annealed_mc_error=0.3, mc_error=0.4, pareto_k=0.6)]
+    plots.tasks.second_opinion(test, [dict(lower=-71.0, upper=-70.0, log_px=-72.0)], tmp_path / "annealed.png")
+    left, right = figures["annealed.png"].axes
+    (bar,) = left.containers
+    assert bar[0].get_xydata().tolist() == [[0.6, 1]]
+    np.testing.assert_allclose(bar[2][0].get_segments(), [[[0.6, 0.5], [0.6, 1.5]]])
+    assert "mean: +1.00 nats" in lines_of(left)
+    lower, upper, sampled = (label for start in ("annealing from the prior", "annealing from the z", "importance")
+                             for label in lines_of(right) if label.startswith(start))  # fmt: skip
+    found = {label: points[0][1] for label, points in lines_of(right).items()}
+    assert (found[lower], found[upper], found[sampled]) == (-1, 0, -2)
+
+
+def test_each_layer_s_units_have_a_panel_and_a_threshold(tmp_path, figures):
+    rows = [{"epoch": n, "active_z1": 50 - n, "active_z2": 10 - n} for n in range(3)]
+    plots.tasks.units_while_training({"two": {"a": run_with(tmp_path / "a", rows)}}, tmp_path / "units.png")
+    drawn = {axis.get_title(): lines_of(axis)["a"] for axis in figures["units.png"].axes}
+    assert drawn == {"two: z1": [(0, 50), (1, 49), (2, 48)], "two: z2": [(0, 10), (1, 9), (2, 8)]}
+    plots.tasks.activity_histograms({"a": [np.array([1.0, 1e-9])]}, 0.01, tmp_path / "activity.png")
+    (axis,) = figures["activity.png"].axes
+    assert axis.lines[0].get_xdata() == [-2, -2]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in axis.patches if bar.get_height()] == pytest.approx([-7.9, 0.1])
+
+
+def test_upwards_in_the_picture_of_the_latent_space_is_upwards_in_the_second_unit(tmp_path, figures):
+    asked = []
+    plots.tasks.manifold(lambda z: asked.append(z) or np.zeros((9, 2, 2)), 3, tmp_path / "manifold.png")
+    (z,) = asked
+    assert (z[0] < [0, 9]).all() and z[0, 1] == -z[0, 0] == z[-1, 0] == -z[-1, 1] == pytest.approx(0.9674, abs=1e-4)
+    np.testing.assert_allclose(z[1], [0, z[0, 1]], atol=1e-6)  # a thirds' middle has half the prior on either side
+
+
+def test_a_posterior_s_samples_stand_under_their_names(tmp_path, figures, monkeypatch):
+    shown, z = {}, {"q(z|x)": np.zeros((4, 2)), "SIR": np.ones((4, 2))}
+    monkeypatch.setattr(plots.tasks, "save_animation", lambda *_, **__: None)
+    monkeypatch.setattr(plots.tasks, "show_images", lambda axis, images, n, title: shown.update({title: images.max()}))
+    points = np.linspace(-2.0, 2.0, 9)
+    log_p = -((points - 1) ** 2) / 2 - points[:, np.newaxis] ** 2 / 2  # the first unit, across, is about 1
+    grid = types.SimpleNamespace(first=points, second=points, log_p=log_p, log_q=log_p, log_px=-80.0, kl=2.0)
+    decoded = {name: np.full((4, 2, 2), value) for name, value in (("q(z|x)", 0.25), ("SIR", 0.5))}
+    numbers = dict(test_image=61, effective_samples=123.4)
+    picture = plots.tasks.Posterior(np.ones((2, 2)), grid, z, decoded, numbers, 5000)
+    plots.tasks.posterior_figures([picture], tmp_path)
+    assert shown == {"test image 61": 1, "decoded samples, q(z|x)": 0.25, "decoded samples, SIR": 0.5}
+    axes = [axis for axis in figures["0.png"].axes if axis.images]
+    for axis, name in zip(axes, z, strict=True):
+        assert set(lines_of(axis)[f"samples, {name}"]) == {tuple(z[name][0])}
+        densities = axis.images[0]
+        down, across = np.unravel_index(densities.get_array().argmax(), (9, 9))
+        assert (points[down], points[across]) == (0, 1) and densities.origin == "lower"
+        assert densities.get_extent() == [-2, 2, -2, 2]
+
+
+def test_estimators_have_their_own_lines_and_hollow_points_where_no_distance_is_seen(tmp_path, figures):
+    def row(objective, network, k, epochs, **numbers):
+        given = dict(objective=objective, network=network, k=k, epochs=epochs, hyperparameters="", distance=None)
+        return given | dict(snr=k * epochs, variance=10 * k * epochs, by_chance=0.5) | numbers
+
+    rows = [row(name, network, k, epochs, distance=k / 4 if epochs == 2 else None) for epochs in (0.5, 2)
+            for k in (1, 4) for name in ("iwae_elbo", "dreg") for network in ("encoder", "decoder")]  # fmt: skip
+    estimators(rows, tmp_path / "estimators.png")
+    above, below = np.reshape(figures["estimators.png"].axes, (2, 3))
+    for axis, quantity in zip(above, AXES):
+        expected = [(k, k * (2 if quantity == "snr" else 20)) for k in (1, 4)]
+        assert lines_of(axis) == {"IWAE": expected, "IWAE: DReG": expected}
+        assert axis.get_title() == f"encoder: {AXES[quantity]}"
+    points = [line for line in above[2].lines if line.get_marker() == "o"]
+    assert [(line.get_ydata().tolist(), line.get_mfc() == "white") for line in points[:2]] == [
+        ([0.5], True),
+        ([1.0], False),
+    ]
+    assert set(lines_of(below[0])) == {"IWAE"}  # DReG's decoder is the same
+    along_training([row for row in rows if row["epochs"] < 2], tmp_path / "along.png")
+    snr, variance = figures["along.png"].axes
+    assert lines_of(snr)["IWAE"] == [(1, 0.5), (4, 2)] and lines_of(variance)["IWAE: DReG"] == [(1, 5), (4, 20)]
+    assert {NAMES[name][2] for name in ("iwae_elbo", "dreg")} == {"-", "--"}
+
+
+def test_each_layer_s_means_are_its_own_standardised_where_asked(tmp_path, figures):
+    run, labels = Run(tmp_path), np.array([0, 0, 1, 1])
+    layers = dict(z1=np.array([[1.0, 2], [3, 4], [5, 6], [7, 9]]), z2=np.array([[10.0, 0], [20, 1], [30, 0], [50, 5]]))
+    np.savez(run.arrays / "posterior_means.npz", labels=labels, **layers)
+    for standardise in (False, True):
+        plots.runs.posterior_pca(run, standardise)
+        for axis, means in zip(figures["posterior_pca.png"].axes, layers.values(), strict=True):
+            if standardise:
+                means = (means - means.mean(axis=0)) / means.std(axis=0)
+            np.testing.assert_allclose(np.concatenate([points.get_offsets() for points in axis.collections]), means)
+
+
+def test_one_unit_is_drawn_along_a_line():
+    points, names = plots.runs._in_two_dimensions(np.arange(4.0)[:, np.newaxis])
+    assert points.tolist() == [[0, 0], [1, 0], [2, 0], [3, 0]] and names == ("first unit", "")

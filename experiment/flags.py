@@ -12,7 +12,7 @@ from experiment.presets import PRESETS, settings_beside
 from experiment.rules import GROUPS, check_value, choices_of
 from experiment.run_folder import load_config
 from experiment.settings import CALL, EVALUATION, Config, flag_fields
-from models.catalogue import OBJECTIVES
+from models.catalogue import MODELS, OBJECTIVES
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,8 +49,8 @@ def make_parser(description, names=None):
         rules, help = field.metadata, field.metadata["help"]
         choices = tuple(PRESETS) if field.name == "preset" else choices_of(rules)
         help += f" ({field.default})" if field.default is not None else ""
-        if field.name == "objective":
-            help += ": " + "; ".join(f"{name}, {entry.help}" for name, entry in OBJECTIVES.items())
+        if entries := {"objective": OBJECTIVES, "model": MODELS}.get(field.name):
+            help += ": " + "; ".join(f"{name}, {entry.help}" for name, entry in entries.items())
         _add_flag(groups[rules["group"]], field.name, rules["type"], help, choices, rules.get("nargs"))
     for name, (parameter, objectives) in hyperparameters().items() if names is None else ():
         help = f"with {' or '.join(objectives)}: {parameter.help} ({parameter.default})"
@@ -89,7 +89,7 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     if (resume or eval_only) and "start_from" in given:
         raise UsageError("--start_from: for a new run only, without --resume and --eval_only")
     for field in flag_fields():
-        if field.name in given:  # a value that is never allowed is said to be so before what it would go with
+        if field.name in given:  # what is never allowed is refused before what is not allowed together
             check_value(field.name, field.metadata, given[field.name])
     config = _saved(given, defaults or {}) if resume or eval_only else _beside_preset(given, defaults or {})
     for name in fixed:

@@ -79,16 +79,18 @@ class Run:
         """Where the weights after so many epochs are kept, for those epochs that keep them."""
         return self.arrays / f"after_{epochs:04d}.weights.h5"
 
-    def kept_weights(self):
-        """[(epochs done, the weights then)] along training, oldest first."""
-        pattern = "after_*.weights.h5"
-        return sorted((int(path.name.split(".")[0].split("_")[1]), path) for path in self.arrays.glob(pattern))
+    def kept(self, name):
+        """[(epochs done, file)] of what training kept under `name`: after (weights), prior, q_means, or * for all of
+        them; oldest first. What another process is writing is not among them.
+        """
+        paths = [path for path in self.arrays.glob(f"{name}_[0-9]*.*") if not path.name.startswith(".")]
+        return sorted((int(path.name.split(".")[0].rpartition("_")[2]), path) for path in paths)
 
     def copy_beginning(self, other, epochs):
         """Copies from the Run `other` what it logged and kept before `epochs` epochs were done."""
         write_csv(self.metrics, [row for row in read_csv(other.metrics) if int(row["epoch"]) < epochs])
-        for path in other.arrays.glob("*_[0-9][0-9][0-9][0-9].*"):  # the number of epochs done
-            if int(path.name.split(".")[0].split("_")[-1]) < epochs:
+        for done, path in other.kept("*"):
+            if done < epochs:
                 with whole_file(self.arrays / path.name) as temporary:
                     shutil.copyfile(path, temporary)
 
@@ -137,7 +139,7 @@ class Run:
 
     def check_arrays(self, flag="run_dir"):
         """Raises UsageError where what the training kept for the pictures, which are drawn at its end, is damaged."""
-        for path in [*sorted(self.arrays.glob("prior_*.npz")), *(weights for _, weights in self.kept_weights())]:
+        for _, path in (*self.kept("prior"), *self.kept("after")):
             try:
                 with reading(path):
                     read = _read_means if path.suffix == ".npz" else _read_weights
@@ -212,7 +214,7 @@ def _record(path, kinds, advice="", later=None):
         kinds = kinds | later
     for name, kind in kinds.items():
         value = record.get(name, "nothing") if isinstance(record, dict) else "nothing"
-        number = not isinstance(value, float) or math.isfinite(value)  # others are no measurement
+        number = not isinstance(value, float) or math.isfinite(value)  # NaN and infinity are no measurement
         if not isinstance(value, kind) or not number:
             raise UsageError(f"--run_dir: {path} has {value} as {name}{advice}")
     return record

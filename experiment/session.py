@@ -182,7 +182,7 @@ class Session:
         x, y = self.test_data(PCA_IMAGES)
         labels = evenly_spaced(self.dataset.test_labels, PCA_IMAGES)
         q_means, trained = make_q_means(self.model, jit=self.config.compiled), self.model.get_weights()
-        for epochs, weights in self.run.kept_weights():
+        for epochs, weights in self.run.kept("after"):
             self.model.load_weights(weights)
             means = q_means(x, y, self.config.seed)
             self._keep(f"q_means_{epochs:04d}", labels=labels, **{f"z{i}": z for i, z in enumerate(means, 1)})
@@ -200,7 +200,7 @@ class Session:
         from plots.runs import posterior_pca
 
         x, y = self.test_data(n_images)
-        means = posterior_means(self.model, x, y, jit=self.config.compiled)
+        means = posterior_means(self.model, x, y, seed=self.config.seed, jit=self.config.compiled)
         labels = evenly_spaced(self.dataset.test_labels, n_images)
         self._keep("posterior_means", labels=labels, **{f"z{i}": z for i, z in enumerate(means, 1)})
         posterior_pca(self.run, standardise)

@@ -16,11 +16,11 @@ from utils import read_csv, whole_file
 def _prior_frames(run):
     """[(epoch, mean images, samples)], oldest first. The samples come from the same uniform numbers throughout."""
     frames = []
-    for path in sorted(run.arrays.glob("prior_*.npz"), key=lambda path: int(path.stem.split("_")[-1])):
+    for epoch, path in run.kept("prior"):
         with np.load(path) as arrays:
             means = arrays["means"]
         uniform = np.random.default_rng(0).random(means.shape)
-        frames.append((int(path.stem.split("_")[-1]), means, (uniform < means).astype(float)))
+        frames.append((epoch, means, (uniform < means).astype(float)))
     return frames
 
 
@@ -147,10 +147,9 @@ def means_while_training(run):
     The components of a frame are turned within their plane so that its points lie as near as can be to those of the
     frame after it: otherwise components that change places, or sign, would look like change of the model.
     """
-    paths = sorted(run.arrays.glob("q_means_*.npz"), key=lambda path: int(path.stem.split("_")[-1]))
-    if not paths:
+    if not (kept := run.kept("q_means")):
         return
-    epochs = [int(path.stem.split("_")[-1]) for path in paths]
+    epochs, paths = zip(*kept)
     labels, frames = _means(paths[-1])[0], [_means(path)[1] for path in paths]
     n_units, layers = [means.shape[1] for means in frames[-1]], []  # layers: [[n, 2] of each frame] of each layer
     for means in zip(*frames):

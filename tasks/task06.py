@@ -14,7 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can b
 from data import own  # noqa: E402
 from data.catalogue import DATASETS  # noqa: E402
 from experiment import run_folder, survey  # noqa: E402
-from experiment.cells import TABLE, cell_of, follows  # noqa: E402
+from experiment.cells import Result, cell_of, grouped  # noqa: E402
 from experiment.settings import Config  # noqa: E402
 
 FOLDER = "task06"
@@ -38,9 +38,8 @@ def drawn(configs):
 
     configs: run -> Config. Returns names, grouped: {layers and conditional, as a title: [name by objective and k]}.
     """
-    in_tables, groups = {}, {}
-    for preset in reversed(TABLE):
-        in_tables |= {cell_of(c): name for name, c in configs.items() if c.seed == 0 and follows(c, preset)}
+    runs = grouped([Result(name, config, None, None) for name, config in configs.items()])
+    in_tables, groups = {cell: seeds[0].folder for cell, seeds in runs.items()}, {}
     for name, config in sorted(configs.items(), key=lambda item: (item[1].objective, item[1].n_samples)):
         cell = cell_of(config)
         if cell is None or in_tables.get(cell, name) == name:
@@ -96,7 +95,7 @@ def work(settings, sessions):
         if (session := open_session()) is None:
             continue
         config = session.config
-        units = activities[name] = make_activity(session.model, jit=config.compiled)(*session.test_data())
+        units = activities[name] = make_activity(session.model, jit=config.compiled)(*session.test_data(), config.seed)
         configs[name], runs[name] = config, session.run
         active = "+".join(str(int(np.sum(layer > ACTIVE))) for layer in units)
         whole, reduced = without_inactive_units(session, units, settings.eval_images or IMAGES)

@@ -12,7 +12,7 @@ from experiment.flags import hyperparameters, parse_flags
 from experiment.presets import PRESETS, settings_beside
 from experiment.run_folder import RESULTS, ROOT, Run, load_config
 from experiment.settings import Config, flag_fields
-from models.catalogue import OBJECTIVES
+from models.catalogue import MODELS, OBJECTIVES
 
 TASKS = [f"task0{i}" for i in (1, 2, 3, 4, 5, 7)]  # those that train
 
@@ -23,7 +23,8 @@ def test_help_names_every_flag():
     assert "groups" in hyperparameters()
     for name in [*(field.name for field in flag_fields()), *hyperparameters(), "resume", "eval_only"]:
         assert f"--{name} " in process.stdout or f"--{name}\n" in process.stdout
-    assert all(f"{name}, {entry.help}" in " ".join(process.stdout.split()) for name, entry in OBJECTIVES.items())
+    said = " ".join(process.stdout.split())
+    assert all(f"{name}, {entry.help}" in said for name, entry in (OBJECTIVES | MODELS).items())
 
 
 def parsed(flags, task=None):

@@ -83,6 +83,12 @@ def test_the_run_s_seed_is_that_of_its_evaluation(few_digits, monkeypatch):
         for seed in (0, 7)
     }
     assert value == expected[7] != expected[0] and seeds == [7]
+    means = evaluation.posterior_means
+    monkeypatch.setattr(
+        evaluation, "posterior_means", lambda *of, **how: seeds.append(how["seed"]) or means(*of, **how)
+    )
+    one.draw_posterior_means(n_images=20)
+    assert seeds == [7, 7]
 
 
 def test_a_sibling_with_more_samples_has_the_preset_s_first_ones(few_digits):
@@ -203,7 +209,8 @@ def test_a_trained_run_needs_what_it_started_from_no_more(tmp_path):
 def test_a_beginning_is_copied_as_far_as_it_goes(tmp_path):
     other, run = Run(tmp_path / "a"), Run(tmp_path / "b")
     write_csv(other.metrics, [{"epoch": n, "step": n} for n in range(4)])
-    for name in ("prior_0000.npz", "after_0001.weights.h5", "q_means_0002.npz", "posterior_means.npz"):
+    names = "prior_0000.npz", "after_0001.weights.h5", "q_means_0002.npz", "posterior_means.npz"
+    for name in (*names, ".writing-x-prior_0001.npz", "prior_16384.npz"):
         (other.arrays / name).touch()
     run.copy_beginning(other, 2)
     assert [row["epoch"] for row in read_csv(run.metrics)] == ["0", "1"]

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -254,7 +255,15 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, mo
     assert {"n_images": None, "standardise": True} in scaled  # of all test images, as task 3 says
     shutil.copytree(folder, few_digits / "fast" / folder.name)  # one name, two presets
     shutil.copytree(folder, few_digits / "mine")
+    saved = json.loads((few_digits / "mine/config.json").read_text())
+    saved["experiment"]["seed"] = 3
+    (few_digits / "mine/config.json").write_text(json.dumps(saved))
+    seeds, make_activity = [], evaluation.make_activity
+    monkeypatch.setattr(evaluation, "make_activity", lambda model, jit: lambda x, y, seed: (
+        seeds.append(seed) or make_activity(model, jit=jit)(x, y, seed)
+    ))  # fmt: skip
     assert run("task06", "--eval_samples", 20, "--eval_images", 50, "--gpu", -1) == 0, capfd.readouterr().err
+    assert seeds == [0, 3, 0, 0, 0]
     rows = read_csv(few_digits / "task06" / "active_units.csv")
     assert [row["units"] for row in rows] == ["100", "100", "100", "100", "4+2"]
     assert [row["run"] for row in rows] == [

@@ -25,7 +25,7 @@ from experiment.cells import (
 )
 from experiment.commands import commands_for
 from experiment.errors import UsageError, left_out
-from experiment.markdown import annealed, estimators, every_run, rewrite, sets, summary, tables, with_vae_at_one
+from experiment.markdown import annealed, estimators, every_run, rewrite, sets, summary, table, tables, with_vae_at_one
 from experiment.run_folder import ROOT, Run, load_config
 from utils import whole_file
 
@@ -52,29 +52,25 @@ def recipe_curves():
 
 def recipe_table(runs):
     """Markdown: what was compared on held-out images."""
-    lines = [
-        "Runs compared for `--preset fast` and `long`, on the last 10,000 training images, held out:",
-        "",
-        "| run | k | optimizer | batch | learning rate | KL warm-up | epochs | log p(x), held out | active units |"
-        " seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    names = ("run", "k", "optimizer", "batch", "learning rate", "KL warm-up", "epochs", "log p(x), held out",
+             "active units", "seconds")  # fmt: skip
+    rows = []
     for name, config, llh, training in runs:
         rate = "the paper's" if config.schedule == "paper" else f"{config.learning_rate:g}, {config.schedule}"
         first, k = config.samples_at(0), config.n_samples
-        k = k if first == k else f"{first} for {config.grow_samples:.0%}, then {k}"
-        lines.append(
-            f"| {name.split('/')[1]} | {k} | {config.optimizer} | {config.batch_size} | {rate}"
-            f" | {config.beta_warmup:g} | {training['epochs']}"
-            f" | {llh['test_llh']:.2f} (k={llh['n_samples']}, {llh['n_images']} images)"
-            f" | {'+'.join(map(str, llh['active_units']))} | {training['seconds']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append([
+            name.split("/")[1], f"{k}" if first == k else f"{first} for {config.grow_samples:.0%}, then {k}",
+            config.optimizer, str(config.batch_size), rate, f"{config.beta_warmup:g}", str(training["epochs"]),
+            f"{llh['test_llh']:.2f} (k={llh['n_samples']}, {llh['n_images']} images)",
+            "+".join(map(str, llh["active_units"])), f"{training['seconds']:.0f}",
+        ])  # fmt: skip
+    title = "Runs compared for `--preset fast` and `long`, on the last 10,000 training images, held out:"
+    return f"{title}\n\n{table(names, rows)}\n"
 
 
 def _shown(result):
     llh = result.llh if result else None
-    return f"{llh['test_llh']:.2f} | {'+'.join(map(str, llh['active_units']))}" if llh else "not measured yet |"
+    return [f"{llh['test_llh']:.2f}", "+".join(map(str, llh["active_units"]))] if llh else ["not measured yet", ""]
 
 
 def variations():
@@ -85,17 +81,16 @@ def variations():
 def variations_table(variations, results):
     """Markdown: cells trained with other settings, beside those trained with the fast preset."""
     shown = {cell: runs[0] for cell, runs in grouped(results, presets=("fast",)).items()}
-    lines = [
-        "Cells trained on all training images with an earlier recipe (the run's name has what differs), beside those",
-        "of the present `--preset fast`, on the test images. What led from one to the other is in the README.",
-        "",
-        "| run | test log likelihood | active units | with the preset | active units |",
-        "| --- | --- | --- | --- | --- |",
+    names = "run", "test log likelihood", "active units", "with the preset", "active units"
+    rows = [
+        [f"[{one.folder.split('/')[1]}]({one.folder})", *_shown(one), *_shown(shown.get(cell_of(one.config)))]
+        for one in variations
     ]
-    for result in variations:
-        cells = [_shown(run) for run in (result, shown.get(cell_of(result.config)))]
-        lines.append(f"| [{result.folder.split('/')[1]}]({result.folder}) | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return (
+        "Cells trained on all training images with an earlier recipe (the run's name has what differs), beside those\n"
+        "of the present `--preset fast`, on the test images. [What led from one to the other](README.md).\n\n"
+        f"{table(names, rows)}\n"
+    )
 
 
 def print_commands(measure, commands):

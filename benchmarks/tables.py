@@ -2,6 +2,8 @@
 
 import statistics
 
+from experiment.markdown import table
+
 BOUND = "matrix products alone"
 OURS = "this project"
 REFERENCE = "TensorFlow, the reference's style"
@@ -18,7 +20,7 @@ def tables(results):
     for name, title, goals in (("training", "Training", _goals), ("soap", "Training with SOAP", _soap_goals)):
         if name in measured:
             parts += _training(measured[name], title, goals)
-    for name, title, table in (
+    for name, title, part in (
         (
             "account",
             "Where the milliseconds of a step go, a column a part, measured with the parts to its left and less these:",
@@ -34,7 +36,7 @@ def tables(results):
         ("scaling", "A step's time with replicas on logical devices of one CPU, over that of one device:", _scaling),
     ):
         if name in measured:
-            parts += [title, table(measured[name])]
+            parts += [title, part(measured[name])]
     rest = _rest(measured)
     if rest:
         parts.append("\n".join(f"* {line}" for line in rest))
@@ -44,11 +46,6 @@ def tables(results):
 def _cell(values):
     digits = 2 if statistics.median(values) < 100 else 0
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
-
-
-def _table(header, rows):
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _name(config):
@@ -70,7 +67,7 @@ def _times(configs):
     header = ["", *(f"k={c['n_samples']}, batch {c['batch_size']}" for c in configs)]
     names = list(dict.fromkeys(name for c in configs for name in c["ms"]))
     rows = [[name, *(_cell(c["ms"][name]) if name in c["ms"] else "" for c in configs)] for name in names]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _ratios(configs, goals):
@@ -86,7 +83,7 @@ def _ratios(configs, goals):
             f"{ours / bound:.2f}" + (_verdict(ours / bound <= most, f"at most {most}") if most else ""),
             _ahead(ours, others, least) if others else "",
         ])  # fmt: skip
-    return _table(["", "times the products alone", "times faster than the fastest alternative"], rows)
+    return table(["", "times the products alone", "times faster than the fastest alternative"], rows)
 
 
 def _ahead(ours, others, least):
@@ -113,7 +110,7 @@ def _account(measured):
         added = [medians[name] - before for name, before in zip([*parts, step], [0, *medians.values()])]
         row = [*added, medians[step], medians[soap] - medians[parts[-1]]]
         rows.append([_name(config), *(f"{value:.2f}" for value in row)])
-    return _table(["", *parts, "Adam", "the step", "SOAP in Adam's place"], rows)
+    return table(["", *parts, "Adam", "the step", "SOAP in Adam's place"], rows)
 
 
 def _estimators(measured):
@@ -124,7 +121,7 @@ def _estimators(measured):
         for values in (config["ratios"][name] for config in measured):
             row.append(_cell(values) + _verdict(statistics.median(values) <= most, f"at most {most}"))
         rows.append(row)
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _hours(measured):
@@ -135,7 +132,7 @@ def _hours(measured):
         for hours in (part["hours"][name] for name in names):
             row.append(f"{hours:.1f}, {hours / paper:.2f} times{_verdict(hours / paper <= 0.1, 'at most 0.1')}")
         rows.append(row)
-    return _table(["", "`paper`", *(f"`{name}`" for name in names)], rows)
+    return table(["", "`paper`", *(f"`{name}`" for name in names)], rows)
 
 
 def _scaling(measured):
@@ -145,7 +142,7 @@ def _scaling(measured):
         [f"k={part['n_samples']}, {part['optimizer']}", _cell(part["ms"]), *map(_cell, part["ratios"].values())]
         for part in measured
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _verdict(met, goal):
@@ -166,7 +163,7 @@ def _evaluation(evaluation):
             f"{over:.2f} times the products{_verdict(over <= 1.3, 'at most 1.3')};"
             f" {ahead:.1f} times faster than the reference's style{_verdict(ahead >= 5, 'at least 5')}"
         )
-    return _table(header, [*rows, ["this project is", *ratios]])
+    return table(header, [*rows, ["this project is", *ratios]])
 
 
 def _rest(results):

@@ -63,7 +63,7 @@ class Dataset(NamedTuple):
             generator = np.random.default_rng(0)
             return self._replace(
                 train_images=_by_blocks(self.train_images, lambda grey: generator.random(grey.shape) * 255 < grey),
-                test_images=self.test_images.copy(),  # a part of the same array, perhaps, which need not be kept
+                test_images=self.test_images.copy(),  # a view may keep the greys in memory
             )
         if how == "threshold":
             images = self.train_images, self.test_images
@@ -88,6 +88,11 @@ class Dataset(NamedTuple):
         if not conditional:
             return np.zeros((len(labels), 0), np.float32)
         return np.eye(self.entry.n_labels, dtype=np.float32)[labels]
+
+    def binarised_train_images(self, n, seed):
+        """n training images, spread evenly, binarised by a draw of this seed: float32 [n, n_pixels] in {0, 1}."""
+        means = evenly_spaced(self.train_images, n) / 255.0
+        return (np.random.default_rng(seed).random(means.shape) < means).astype(np.float32)
 
     def binarised_test_images(self, n=None):
         """The test images, binarised once and for all, or n of them, spread evenly: float32 [n, n_pixels] in {0, 1}.

@@ -14,7 +14,7 @@ NAME = "binarized_mnist"
 MD5 = {"train_images": "d59b9fabad33340fb639073182b54bf5", "test_images": "613c1681425842ad647d1a65681635d8"}
 PARTS = ("train", "valid", "test")
 AMAT = {part: f"{NAME}_{part}.amat" for part in PARTS}
-URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"  # tensorflow-datasets' too
+URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"  # where tensorflow-datasets has it from
 ADVICE = f"Put {', '.join(AMAT.values())} from {URL} into a folder and give that as --data_dir"
 
 

@@ -21,7 +21,7 @@ MD5 = {"train_images": "33f28fcc43f2afaa3f262e65087547a5", "test_images": "2f242
 SIDE = 105  # pixels of the published drawings, each way
 DRAWINGS = f"drawings of {SIDE} x {SIDE} pixels"
 FILES = ("images_background", "images_evaluation")
-URL = "https://github.com/brendenlake/omniglot/raw/master/python/"  # tensorflow-datasets' too
+URL = "https://github.com/brendenlake/omniglot/raw/master/python/"  # where tensorflow-datasets has it from
 ADVICE = f"Put {' and '.join(f'{name}.zip' for name in FILES)} from {URL} into a folder and give that as --data_dir"
 
 

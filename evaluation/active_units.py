@@ -7,9 +7,10 @@ from evaluation.likelihood import over_batches
 from models.random import Stream, random_algorithm, stateless_seed
 
 ACTIVE = 0.01  # a unit is active if its activity is above this
+SAMPLES = 50  # of the layers drawn before; an even number
 
 
-def make_activity(model, n_samples=50, jit=True):
+def make_activity(model, n_samples=SAMPLES, jit=True):
     """Returns activity(x, y, seed) -> A_u = Cov_x(E_q(u|x)[u]) of every unit: a list of [n_latent], a layer each.
 
     Over the images x [n_images, n_pixels]. In the layer that is drawn first the expectation is exact; in the others it
@@ -40,13 +41,12 @@ def _make_half_means(model, n_samples, jit):
     return half_means
 
 
-def make_q_means(model, n_samples=50, jit=True):
+def make_q_means(model, jit=True):
     """Returns q_means(x, y, seed) -> E_q[z|x], a list of [n_images, n_latent], z1 first.
 
-    In the layer that is drawn first it is exact; in the others it is a mean over n_samples (an even number) samples of
-    those before.
+    In the layer that is drawn first it is exact; in the others it is a mean over SAMPLES samples of those before.
     """
-    half_means = _make_half_means(model, n_samples, jit)
+    half_means = _make_half_means(model, SAMPLES, jit)
 
     def q_means(x, y=None, seed=0):
         return [(a + b) / 2 for a, b in half_means(x, y, seed)]

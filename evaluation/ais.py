@@ -96,10 +96,10 @@ def make_bracket(model, n_temperatures=4000, n_chains=16, jit=True):
         bar = ProgressBar(n_images, "image", "upper - lower") if show_progress else None
         parts = []
         for index, _, context, count in batches(np.zeros((n_images, 0)), y, BATCH):
-            seeds = tf.random.split(stateless_seed(seed, Stream.SIMULATE, index), 4, alg="auto_select")
+            seeds = tf.random.split(stateless_seed(seed, Stream.SIMULATE, index), 4)
             noise = model.noise(1, BATCH, seeds[0])
             means = model.decode(noise, context)
-            x = tf.cast(tf.random.stateless_uniform(means.shape, seeds[1], alg="auto_select") < means, tf.float32)
+            x = tf.cast(tf.random.stateless_uniform(means.shape, seeds[1]) < means, tf.float32)
             lower, _ = anneal(x, context, seeds[2])
             upper, _ = anneal(x, context, seeds[3], start=noise)
             parts.append([part[:count] for part in (x.numpy(), _log_mean(lower), -_log_mean(-upper))])
@@ -114,11 +114,12 @@ def _log_mean(log_w):
     return np.logaddexp.reduce(log_w, axis=0) - np.log(len(log_w))
 
 
-def _make_anneal(model, n_temperatures, n_chains, jit):
-    """Returns anneal(x, y, seed, start=None) -> (log w of each chain [n_chains, batch], share of proposals accepted).
+def _make_run(model, n_chains, jit):
+    """Returns run(x, y, seed, noise, beta, step_sizes, rate) -> (log w of each chain [n_chains, batch], step sizes used
+    [T, batch], mean share of proposals accepted [batch]): chains from `noise` through the temperatures beta [T + 1].
 
-    start: a tuple of [1, batch, n_latent], exact samples of p(e|x). Chains go from there to the prior, and log w is
-    still that of the way from the prior. None: they go from the prior to p(e|x).
+    Their step sizes are step_sizes [T, batch] times a factor, which begins at 1, grows where more than ACCEPTED of an
+    image's proposals are accepted, and falls where fewer are; `rate` says how fast, 0 not at all.
     """
 
     @tf.function(jit_compile=jit)
@@ -139,7 +140,7 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
 
             size = (factor * step_sizes[t])[tf.newaxis, :, tf.newaxis]
             kernel = mcmc.HamiltonianMonteCarlo(log_density, size, LEAPFROG_STEPS)
-            seed_t = tf.random.fold_in(seed, t, alg="auto_select")
+            seed_t = tf.random.fold_in(seed, t)
             noise, results = kernel.one_step(noise, kernel.bootstrap_results(noise), seed=seed_t)
             share = tf.reduce_mean(tf.exp(tf.minimum(results.log_accept_ratio, 0.0)), axis=0)  # [batch]
             used = tf.tensor_scatter_nd_update(used, [[t]], [factor * step_sizes[t]])
@@ -148,11 +149,6 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
         return tf.while_loop(lambda t, *_: t < last, body, (first, *state))[1:]
 
     def run(x, y, seed, noise, beta, step_sizes, rate):
-        """Chains from `noise` through the temperatures beta [T + 1], with the step sizes step_sizes [T, batch] times a
-        factor. The factor begins at 1, grows where more than ACCEPTED of an image's proposals are accepted, and falls
-        where fewer are; `rate` says how fast, 0 not at all. Returns (log w, step sizes used [T, batch], mean share
-        accepted [batch]).
-        """
         n, batch = len(step_sizes), x.shape[0]
         zero = tf.zeros([batch])
         state = noise, tf.zeros([n_chains, batch]), zero + 1, tf.zeros([n, batch]), zero
@@ -162,6 +158,17 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
             state[1].numpy()  # waits for it, so that a signal is answered before the next call
         _, log_w, _, used, accepted = state
         return log_w, used, accepted / n
+
+    return run
+
+
+def _make_anneal(model, n_temperatures, n_chains, jit):
+    """Returns anneal(x, y, seed, start=None) -> (log w of each chain [n_chains, batch], share of proposals accepted).
+
+    start: a tuple of [1, batch, n_latent], exact samples of p(e|x). Chains go from there to the prior, and log w is
+    still that of the way from the prior. None: they go from the prior to p(e|x).
+    """
+    run = _make_run(model, n_chains, jit)
 
     def pilot_step_sizes(x, y, seed, noise):
         """[n_temperatures, batch], of the transitions of chains from the prior, found by other chains, from `noise`. A
@@ -174,7 +181,7 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
         return tf.gather(sizes, np.arange(n_temperatures) * (len(few) - 1) // n_temperatures)
 
     def anneal(x, y, seed, start=None):
-        seeds = tf.random.split(seed, 4, alg="auto_select")
+        seeds = tf.random.split(seed, 4)
         first = [list(model.noise(n_chains, x.shape[0], s)) for s in (seeds[0], seeds[1])]
         beta, sizes = temperatures(n_temperatures), pilot_step_sizes(x, y, seeds[2], first[0])
         if start is None:

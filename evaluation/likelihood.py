@@ -161,7 +161,7 @@ def _make_accumulate(model, n_samples, chunk, groups, n_largest, jit):
         batch = x.shape[0]
 
         def body(i, log_sums, kept):
-            noise = model.noise(chunk, batch, tf.random.fold_in(seed, i, alg="auto_select"), algorithm)
+            noise = model.noise(chunk, batch, tf.random.fold_in(seed, i), algorithm)
             log_w = model(x, noise, y).log_w()  # [chunk, batch]
             asked_for = i * chunk + tf.range(chunk) < n_samples  # the last chunk may hold more than that
             log_w = tf.where(asked_for[:, tf.newaxis], log_w, -math.inf)

@@ -41,19 +41,14 @@ def sampling_importance_resampling(model, x, y=None, n_samples=5000, n_draws=100
     Returns (a list of [n_draws, n_images, n_latent], z1 first;
     the effective sample size 1 / sum_i w~_i^2 of the weights [n_images]).
     """
-    algorithm = random_algorithm(jit)
 
     @tf.function(jit_compile=jit)
     def draw(x, y, seed):
-        noise_seed, draw_seed = tf.unstack(tf.random.split(seed, 2, alg="auto_select"))
-        output = model(x, model.noise(n_samples, x.shape[0], noise_seed, algorithm), y)
-        normalised_w = tf.nn.softmax(output.log_w(), axis=0)  # [n_samples, batch]
-        cumulated = tf.cumsum(tf.transpose(normalised_w), axis=1)  # [batch, n_samples]
-        u = tf.random.stateless_uniform([x.shape[0], n_draws], draw_seed, alg=algorithm)
-        drawn = tf.minimum(
-            tf.searchsorted(cumulated, u, side="right"), n_samples - 1
-        )  # rounding: the last sum is not 1
-        effective = 1 / tf.reduce_sum(normalised_w**2, axis=0)
+        noise_seed, draw_seed = tf.unstack(tf.random.split(seed, 2))
+        output = model(x, model.noise(n_samples, x.shape[0], noise_seed, random_algorithm(jit)), y)
+        log_w = output.log_w()  # [n_samples, batch]
+        drawn = tf.random.stateless_categorical(tf.transpose(log_w), n_draws, draw_seed)  # [batch, n_draws]
+        effective = 1 / tf.reduce_sum(tf.nn.softmax(log_w, axis=0) ** 2, axis=0)
         z = [tf.gather(tf.transpose(z, [1, 0, 2]), drawn, batch_dims=1) for z in output.z]  # [batch, n_draws, n_latent]
         return z, effective
 

@@ -75,7 +75,7 @@ GROWTH = ("grow_samples", "first_samples")  # RWS and JVI need several samples f
 class Result(NamedTuple):
     """A trained and measured run."""
 
-    folder: str
+    folder: str  # PRESET/NAME, below results/
     config: Config
     llh: dict  # test_llh.json
     training: dict  # training.json

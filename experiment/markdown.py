@@ -30,6 +30,11 @@ from experiment.settings import Config
 from utils import read_csv, whole_file
 
 
+def table(header, rows):
+    """A table as Markdown. header: [text]; rows: [[text]]."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows))
+
+
 def with_vae_at_one(values):
     """Cells -> numbers, with those of IWAE at k = 1, where the two bounds are one, as the VAE's too."""
     at_one = {cell: value for cell, value in values.items() if (cell[0], *cell[2:]) == ("iwae_elbo", 1, "no")}
@@ -40,11 +45,11 @@ def _row(runs, cell):
     label, reference, paper = str(cell[2]), REFERENCE.get(cell), PAPER.get(cell)
     published = [f"{number:.2f}" if number else "" for number in (reference, paper)]
     if runs is None:
-        return "| " + " | ".join([label, "not measured yet", *published, "", "", "", "", ""]) + " |"
+        return [label, "not measured yet", *published, "", "", "", "", ""]
     result = runs[0]
     llh, hours = result.llh, result.training["seconds"] / 3600
     value = llh["test_llh"]
-    cells = [
+    return [
         label,
         f"**{value:.2f}** ± {llh['standard_error']:.2f}",
         *published,
@@ -54,15 +59,11 @@ def _row(runs, cell):
         f"{hours:.1f}",
         f"[{result.folder}]({result.folder})",
     ]
-    return "| " + " | ".join(cells) + " |"
-
-
-HEADER = """| {} | this project | reference | paper | to the reference | active units | epochs | hours | run |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def _section(title, rows):
-    return [f"{title}:", "", HEADER.format("k"), *rows, ""]
+    names = "k", "this project", "reference", "paper", "to the reference", "active units", "epochs", "hours", "run"
+    return [f"{title}:", "", table(names, rows), ""]
 
 
 def tables(results):
@@ -84,8 +85,7 @@ def summary(results):
     ours, reference, paper = (with_vae_at_one(v) for v in (means(results), REFERENCE, PAPER))
     runs = with_vae_at_one(grouped(results))
     marks = {cell: "†" * follows(of[0].config, TABLE[0]) + "‡" * (len(of) > 1) for cell, of in runs.items()}
-    header = "| test log likelihood, nats | " + " | ".join(f"k = {k}" for k in KS) + " |"
-    lines = [header, "| --- |" + " --- |" * len(KS)]
+    rows = []
     for title, (objective, layers, conditional) in SECTIONS.items():
         row = [title]
         for cell in ((objective, layers, k, conditional) for k in KS):
@@ -93,14 +93,14 @@ def summary(results):
             value += marks.get(cell, "")
             published = [f"{numbers[cell]:.2f}" for numbers in (reference, paper) if cell in numbers]
             row.append(f"{value} ({', '.join(published)})" if published else value)
-        lines.append("| " + " | ".join(row) + " |")
+        rows.append(row)
     below = [value - ours[cell] for cell, value in REFERENCE.items() if cell in ours and ours[cell] < value]
     met = sum(cell in ours for cell in REFERENCE) - len(below)
     by = " to ".join(f"{value:.2f}" for value in sorted({min(below), max(below)})) if below else ""
     others = f", {len(below)} missed by {by} nats" if below else ""
     epochs = [PRESETS[name]["epochs"] for name in TABLE]
     return "\n".join([
-        *lines, "",
+        table(["test log likelihood, nats", *(f"k = {k}" for k in KS)], rows), "",
         "Bold: this project. In brackets: the reference ([nbip/IWAE](https://github.com/nbip/IWAE), in TensorFlow 2),"
         " then the paper.\nConditional: log p(x given y)."
         f" {met} of the reference's {len(REFERENCE)} values are met (reached or exceeded){others}.",
@@ -121,7 +121,7 @@ def estimators(results):
         return (config.objective, str(config.hyperparameters), config.n_samples) if alike else None
 
     runs = grouped(results, key, presets=("fast",), but=GROWTH)
-    lines = ["| test log likelihood, nats | k = 50 | k = 64 | published, k = 64 |", "| --- | --- | --- | --- |"]
+    rows = []
     for name, objective, hyperparameters, published in ESTIMATORS:
         cells = []
         for k in (50, 64):
@@ -129,8 +129,8 @@ def estimators(results):
             mean = statistics.mean(run.llh["test_llh"] for run in found) if found else None
             unmeasured = "" if k % hyperparameters.get("groups", 1) else "not measured yet"
             cells.append(f"[{mean:.2f}](../results/{found[0].folder})" if found else unmeasured)
-        lines.append("| " + " | ".join([name, *cells, published]) + " |")
-    return "\n".join(lines)
+        rows.append([name, *cells, published])
+    return table(["test log likelihood, nats", "k = 50", "k = 64", "published, k = 64"], rows)
 
 
 def sets(results):
@@ -138,7 +138,7 @@ def sets(results):
     columns = {"IWAE and VAE, k = 1": ("iwae_elbo", 1), "VAE, k = 50": ("vae_elbo", 50),
                "IWAE, k = 50": ("iwae_elbo", 50)}  # fmt: skip
     runs = grouped(results, cell_of_set, presets=("fast",), but=("epochs",))
-    lines = ["| test log likelihood, nats | " + " | ".join(columns) + " |", "| --- | --- | --- | --- |"]
+    rows = []
     for name, layers in ((name, layers) for name in DATASETS for layers in (1, 2)):
         cells = []
         for objective, k in columns.values():
@@ -147,17 +147,15 @@ def sets(results):
             value = f"[{mean:.2f}]({found[0].folder})" if found else "not measured yet"
             cells.append(value + (f" ({paper:.2f})" if paper else ""))
         epochs = f", {EPOCHS_OF_SETS[name]} epochs" if name in EPOCHS_OF_SETS else ""
-        lines.append(f"| `{name}`, {layers} layer{'s' * (layers > 1)}{epochs} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([f"`{name}`, {layers} layer{'s' * (layers > 1)}{epochs}", *cells])
+    return table(["test log likelihood, nats", *columns], rows)
 
 
 def every_run(results):
     """results/README.md's list of runs as Markdown: a line for each measured run."""
-    lines = [
-        "| run | test log likelihood | Monte Carlo error | Pareto k | samples | images | active units | epochs"
-        " | hours |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    names = ("run", "test log likelihood", "Monte Carlo error", "Pareto k", "samples", "images", "active units",
+             "epochs", "hours")  # fmt: skip
+    rows = []
     for name, config, llh, training in results:
         error = "" if llh["standard_error"] is None else f" ± {llh['standard_error']:.2f}"
         mc_error = "" if llh["mc_error"] is None else f"{llh['mc_error']:.3f}"
@@ -165,29 +163,27 @@ def every_run(results):
         images += f" of {own.name_of(config.dataset) if config.own_data else config.dataset}" * (
             config.dataset != Config.dataset
         )
-        lines.append(
-            f"| [{name}]({name}) | {llh['test_llh']:.2f}{error} | {mc_error}"
-            f" | {_pareto_k(llh)} | {llh['n_samples']} | {images} | {'+'.join(map(str, llh['active_units']))}"
-            f" | {training['epochs']:,} | {training['seconds'] / 3600:.1f} |"
-        )
-    return "\n".join(lines)
+        rows.append([
+            f"[{name}]({name})", f"{llh['test_llh']:.2f}{error}", mc_error, _pareto_k(llh),
+            str(llh["n_samples"]), images, "+".join(map(str, llh["active_units"])),
+            f"{training['epochs']:,}", f"{training['seconds'] / 3600:.1f}",
+        ])  # fmt: skip
+    return table(names, rows)
 
 
 def annealed(results):
     """results/README.md's table of the runs that tasks/task07.py looked at, as Markdown."""
-    lines = [
-        "| run | test images | importance sampling | annealing | difference | images drawn | width of the bracket"
-        " | importance sampling below the upper bound |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    names = ("run", "test images", "importance sampling", "annealing", "difference", "images drawn",
+             "width of the bracket", "importance sampling below the upper bound")  # fmt: skip
+    rows = []
     for name in (result.folder for result in results):
         run = Run(run_folder.RESULTS / name, lock=False)
         if run.annealed.exists() and run.bracket.exists():
             try:
-                lines.append(_annealed_row(name, run))
+                rows.append(_annealed_row(name, run))
             except (ValueError, TypeError, LookupError, ArithmeticError) as error:
                 left_out(f"{name}, in the table of annealing,", error)
-    return "\n".join(lines)
+    return table(names, rows)
 
 
 def _annealed_row(name, run):
@@ -206,7 +202,7 @@ def _annealed_row(name, run):
         error = f" ± {statistics.stdev(gaps) / math.sqrt(len(gaps)):.2f}" if len(gaps) > 1 else ""
         return f"{statistics.mean(gaps):.2f}{error}"
 
-    cells = [
+    return [
         f"[{name}]({name})",
         str(len(test)),
         with_error("log_px", None, "mc_error"),
@@ -216,7 +212,6 @@ def _annealed_row(name, run):
         over_images("upper", "lower"),
         over_images("upper", "log_px"),
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 def _pareto_k(llh):

@@ -67,7 +67,7 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
         config, resume, eval_only = parse_flags(argv, description, defaults, fixed)
         if defaults is not None:
             _check_alone(config)
-        run = open_folder(config, resume, eval_only, continue_existing=defaults is not None)
+        run, resume, eval_only = open_folder(config, resume, eval_only, continue_existing=defaults is not None)
     except UsageError as error:
         return _fail(error)
     print(f"run:    {config.run_dir}")
@@ -75,13 +75,13 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
     try:
         # The user's own data may be refused, so they are read before TensorFlow starts.
         dataset = load_data(config) if config.own_data else None
-        return _with_tensorflow(lambda: work(Session(config, *run, dataset)), config, run[0])
+        return _with_tensorflow(lambda: work(Session(config, run, resume, eval_only, dataset)), config, run)
     except DataError as error:
         return _fail(error)
     except KeyboardInterrupt:
-        return _stopped("stopped", config, run[0])
+        return _stopped("stopped", config, run)
     finally:
-        run[0].release()
+        run.release()
 
 
 def _check_alone(config):
@@ -110,44 +110,52 @@ def survey(work, description, argv=None, same=(), first=None, evaluation=True, *
     except UsageError as error:
         return _fail(error)
 
-    results = run_folder.RESULTS
-    loaded = {}  # the data of the last run, for those after it that have the same
-    opened = contextlib.ExitStack()  # releases the folder of the session opened last
+    runs = [Run(path.parent, lock=False) for path in run_folder.RESULTS.rglob("test_llh.json")]
+    folders = sorted(run.path for run in runs if run.is_trained() and (not same or _shares(run.path, settings, same)))
+    with _FinishedRuns(settings) as finished:
+        sessions = [(_name_of(folder), functools.partial(finished.open, folder)) for folder in folders]
+        return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)
 
-    def name_of(folder):
-        return str(folder.relative_to(results))
 
-    def shares(folder):
+def _name_of(folder):
+    return str(folder.relative_to(run_folder.RESULTS))
+
+
+def _shares(folder, settings, names):
+    try:
+        config = load_config(folder)
+    except UsageError as error:
+        return left_out(_name_of(folder), error)
+    return all(getattr(config, name) == getattr(settings, name) for name in names)
+
+
+class _FinishedRuns(contextlib.ExitStack):
+    """Opens runs one after another, each when the one before, whose folder it releases, is done with."""
+
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = settings
+        self.loaded = {}  # the data of the last run, for those after it that have the same
+
+    def open(self, folder):
+        """The Session of the run in this folder, with its weights; None, with a line on stderr, where there is none."""
+        self.close()
+        call = {name: getattr(self.settings, name) for name in (CALL | EVALUATION) - {"preset"}}
         try:
-            config = load_config(folder)
-        except UsageError as error:
-            return left_out(name_of(folder), error)
-        return all(getattr(config, name) == getattr(settings, name) for name in same)
-
-    def open_session(folder):
-        opened.close()
-        call = {name: getattr(settings, name) for name in (CALL | EVALUATION) - {"preset"}} | {"run_dir": str(folder)}
-        try:
-            config, run = dataclasses.replace(load_config(folder), **call).resolved(), Run(folder)
-            opened.callback(run.release)
+            config = dataclasses.replace(load_config(folder), **call | {"run_dir": str(folder)}).resolved()
+            run = Run(folder)
+            self.callback(run.release)
             run.recorded()
             run.check_metrics()
             data = config.dataset, str(config.own_data), config.binarise, config.held_out
-            if data not in loaded:
-                loaded.clear()
-                loaded[data] = load_data(config)
-            session = Session(config, run, eval_only=True, dataset=loaded[data])
+            if data not in self.loaded:
+                self.loaded.clear()
+                self.loaded[data] = load_data(config)
+            session = Session(config, run, eval_only=True, dataset=self.loaded[data])
             session.load_weights()
         except (UsageError, DataError) as error:
-            return left_out(name_of(folder), error)
+            return left_out(_name_of(folder), error)
         return session
-
-    runs = [Run(path.parent, lock=False) for path in results.rglob("test_llh.json")]
-    folders = sorted(run.path for run in runs if run.is_trained())
-    folders = [folder for folder in folders if not same or shares(folder)]
-    sessions = [(name_of(folder), functools.partial(open_session, folder)) for folder in folders]
-    with opened:
-        return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)
 
 
 def _with_tensorflow(work, config, run):
@@ -219,8 +227,8 @@ def _say_how_to_go_on(config, run):
         for field in flag_fields():
             name, value = field.name, getattr(config, field.name)
             usual = getattr(saved, name) if name in EVALUATION else field.default
-            if name in EVALUATION | CALL - {"preset", "start_from"} and value != usual:
-                value = config.n_test if value is None else value  # of --eval_images, which only saved settings narrow
+            if name in EVALUATION | (CALL - {"preset", "start_from"}) and value != usual:
+                value = config.n_test if value is None else value  # None is --eval_images: all
                 command += [f"--{name}", ",".join(map(str, value)) if name == "gpu" else str(value)]
         print(f"go on with: {shlex.join(command)}", file=sys.stderr)
 

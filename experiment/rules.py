@@ -68,7 +68,7 @@ def check_value(name, rules, value):
             allowed = f"less than {rules['below']}"
         elif one == "":  # as an unset variable of the shell is
             allowed = "a text that is not empty"
-        elif one != one:
+        elif one != one:  # NaN
             allowed = TYPES[kind]
         else:
             continue

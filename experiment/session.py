@@ -106,7 +106,8 @@ class Session:
     def _beside(self, **changes):
         """The settings of the same experiment with changes, in the folder that they name."""
         of_this_run = dict(hyperparameters=None, start_from=None, per_image=None)
-        if changes.get("n_samples", 0) > self.config.n_samples == self.config.first_samples:  # cut, perhaps, to that
+        # A larger k has the preset's first samples, which a small k had cut.
+        if changes.get("n_samples", 0) > self.config.n_samples == self.config.first_samples:
             of_this_run |= {
                 "first_samples": PRESETS.get(self.config.preset, {}).get("first_samples", Config.first_samples)
             }

@@ -264,16 +264,20 @@ class Config:
         """Importance samples k in epoch number `epoch`, counted from 0."""
         return self.first_samples if epoch < self.beginning_epochs else self.n_samples
 
+    def backward_with(self, n_samples):
+        """The samples that the gradient goes through with so many in all; None: through every one."""
+        return self.backward_samples if n_samples > (self.backward_samples or n_samples) else None
+
     def experiment(self):
         """The settings that make the trained model what it is: saved, and what a resumed run must share."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in EVALUATION | CALL}
 
     def beginning(self):
         """The settings that decide the first epochs. With one sample many objectives are the ELBO."""
-        k, backward = self.first_samples, self.backward_samples
+        k = self.first_samples
         elbo = k == 1 and OBJECTIVES[self.objective].elbo_at_one
         objective = {"objective": "vae_elbo", "hyperparameters": {}} if elbo else {}
-        samples = {"n_samples": k, "backward_samples": backward if k > (backward or k) else None}
+        samples = {"n_samples": k, "backward_samples": self.backward_with(k)}
         return self.experiment() | samples | objective
 
     def fingerprint(self):

@@ -80,7 +80,7 @@ class IWAE(keras.Model):
 
     def noise(self, n_samples, batch, seed, algorithm="auto_select"):
         """Standard normal noise for `call`: a tuple of [n_samples, batch, n_latent], one per stochastic layer."""
-        seeds = tf.random.split(seed, len(self.n_latent), alg="auto_select")
+        seeds = tf.random.split(seed, len(self.n_latent))
         return tuple(
             standard_normal([n_samples, batch, width], seeds[i], algorithm) for i, width in enumerate(self.n_latent)
         )

@@ -1,6 +1,6 @@
 """The published numbers beside this project's."""
 
-from plots.style import LINE_COLOURS, line_style, panels, save
+from plots.style import LINE_COLOURS, panels, save
 from utils import read_csv
 
 
@@ -37,10 +37,10 @@ def bounds_against_time(runs, path):
     """
     figure, axes = panels(len(runs), len(runs), 6, 6.4, sharex=True, sharey=True)
     for axis, (k, curves) in zip(axes, runs.items()):
-        for number, (name, metrics) in enumerate(curves.items()):
+        for name, metrics in curves.items():
             rows = [row for row in read_csv(metrics) if int(row["epoch"])]  # time is drawn on a logarithmic scale
             seconds, bound = ([float(row[name]) for row in rows] for name in ("seconds", "test_iwae_elbo"))
-            axis.plot(seconds, bound, **line_style(number), label=name)
+            axis.plot(seconds, bound, label=name)
         axis.set(title=f"k = {k}", xlabel="seconds of training", xscale="log")
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.grid(alpha=0.3)

@@ -22,7 +22,8 @@ AXES = {"snr": "signal-to-noise ratio", "variance": "variance of a parameter's g
 
 def estimators(rows, path):
     """Signal-to-noise ratio, variance and distance from the target against k, at the last epoch: the encoder's
-    gradient above, the decoder's below. Hollow: a distance below its sampling error, drawn at that.
+    gradient above, the decoder's below. Hollow: a distance below its sampling error, drawn at that. rows: those of
+    tasks/task02.py's gradient_rows.
     """
     last = max(row["epochs"] for row in rows)
     figure, axes = plt.subplots(2, 3, figsize=(13, 8.6), layout="constrained", sharex=True)
@@ -56,7 +57,9 @@ def estimators(rows, path):
 
 
 def along_training(rows, path):
-    """Signal-to-noise ratio (above) and variance of the encoder's gradient against k; a column for each stage."""
+    """Signal-to-noise ratio (above) and variance of the encoder's gradient against k; a column for each stage.
+    rows: as above.
+    """
     rows = [row for row in rows if row["network"] == "encoder"]
     stages = sorted({row["epochs"] for row in rows})
     shown = [name for name in NAMES if {row["epochs"] for row in rows if row["objective"] == name} == set(stages)]

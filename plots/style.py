@@ -18,7 +18,7 @@ LABEL_COLOURS = [
 ]  # fmt: skip
 MOST_NAMED = 2 * len(LABEL_COLOURS)  # labels that a figure has room for
 LINE_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito's
-LINE_STYLES = ["-", "--", ":", "-."]
+LINES = plt.cycler(linestyle=["-", "--", ":", "-."]) * plt.cycler(color=LINE_COLOURS)  # all colours, then dashed, ...
 TRAIN_COLOUR, TEST_COLOUR = LINE_COLOURS[:2]
 
 
@@ -30,6 +30,8 @@ def panels(n, most_columns, width, height, **how):
     rows = -(-max(1, n) // columns)
     size = max(width * columns, 6.5), max(height * rows, 3.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **how)
+    for axis in axes.ravel():
+        axis.set_prop_cycle(LINES)
     for axis in axes.ravel()[n:]:
         axis.set_axis_off()
     return figure, axes.ravel()[:n]
@@ -43,12 +45,6 @@ def wrapped(name, width):
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
-
-
-def line_style(number):
-    """Style and colour of line `number` of a panel: all colours in turn, then again with another style."""
-    style = LINE_STYLES[number // len(LINE_COLOURS) % len(LINE_STYLES)]
-    return dict(linestyle=style, color=LINE_COLOURS[number % len(LINE_COLOURS)])
 
 
 def save(figure, path):

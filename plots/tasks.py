@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plots.style import LABEL_COLOURS, LINE_COLOURS, line_style, panels, plt, save, save_animation, show_images, wrapped
+from plots.style import LABEL_COLOURS, LINE_COLOURS, panels, plt, save, save_animation, show_images, wrapped
 from utils import read_csv
 
 
@@ -65,7 +65,10 @@ def _draw_densities(axis, grid):
 
 
 def manifold(decoded, side, path):
-    """Mean images over the latent space: side x side points, equally spaced in the prior's probability."""
+    """Mean images over the latent space: side x side points, equally spaced in the prior's probability.
+
+    decoded: z [n, 2] -> mean images [n, height, width].
+    """
     z = np.array([statistics.NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)], np.float32)
     first, second = np.meshgrid(z, z[::-1])  # upwards on the page is upwards in the second unit
     images = decoded(np.stack([first.ravel(), second.ravel()], axis=-1))
@@ -145,8 +148,8 @@ def units_while_training(groups, path):
     figure, axes = panels(len(shown), 2, 5.4, 4)
     for axis, (title, curves) in zip(axes, shown.items()):
         widths = np.linspace(6, 1.2, max(2, len(curves)))  # runs of one beginning agree for long, and are nested here
-        for number, (name, (epochs, units)) in enumerate(curves.items()):
-            axis.plot(epochs, units, **line_style(number), lw=widths[number], label=wrapped(name, 45))
+        for width, (name, (epochs, units)) in zip(widths, curves.items()):
+            axis.plot(epochs, units, lw=width, label=wrapped(name, 45))
         axis.set(title=title, xlabel="epochs", xscale="symlog", xlim=(0, None))
         axis.set_ylim(0, 1.4 * axis.get_ylim()[1])  # every curve begins high and falls: room for the legend above it
         axis.grid(alpha=0.3)

@@ -51,14 +51,11 @@ class Gradients:
     """The moments of every estimator's gradient for the same images, at the weights that the model has."""
 
     def __init__(self, session):
-        import numpy as np
-
         from experiment.session import build_model
         from utils import evenly_spaced
 
         self.config, dataset = session.config, session.dataset
-        means = evenly_spaced(dataset.train_images, IMAGES) / 255.0
-        self.x = (np.random.default_rng(self.config.seed).random(means.shape) < means).astype(np.float32)
+        self.x = dataset.binarised_train_images(IMAGES, self.config.seed)
         self.y = evenly_spaced(dataset.context("train", self.config.conditional != "no"), IMAGES)
         self.model = build_model(self.config, dataset.pixel_means)
         self.first_weights = self.model.get_weights()

@@ -55,7 +55,7 @@ class TopFirst(keras.Model):
         return tf.concat([inputs, tf.broadcast_to(y, [*inputs.shape[:-1], self.n_context])], axis=-1)
 
     def noise(self, n_samples, batch, seed, algorithm="auto_select"):
-        seeds = tf.random.split(seed, len(self.n_latent), alg="auto_select")
+        seeds = tf.random.split(seed, len(self.n_latent))
         return tuple(standard_normal([n_samples, batch, n], seeds[i], algorithm) for i, n in enumerate(self.n_latent))
 
     def _q(self, layer, x, above, y):

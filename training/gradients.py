@@ -26,7 +26,9 @@ class GradientMoments(NamedTuple):
         return np.sqrt(max(np.sum(self.mean**2 - self.variance / self.n_draws), 0.0))
 
     def snr(self):
-        """Signal-to-noise ratio: norm of the expected gradient over the root of the summed variances."""
+        """Signal-to-noise ratio |E g| / sqrt(sum Var g) of the whole vector; Rainforth et al. (1802.04537) take that of
+        each parameter alone.
+        """
         return self.norm() / np.sqrt(np.sum(self.variance))
 
     def distance(self, other):
@@ -54,19 +56,19 @@ def make_gradient_moments(config, model):
     @tf.function(jit_compile=config.compiled)
     def go_on(x, y, first, last, total, squares):
         def body(i, total, squares):
-            _, _, drawn = gradients(x, y, i, 1.0)
-            return i + 1, tf.nest.map_structure(tf.add, total, drawn), [s + g**2 for s, g in zip(squares, drawn)]
+            _, _, gradient = gradients(x, y, i, 1.0)
+            return i + 1, [s + g for s, g in zip(total, gradient)], [s + g**2 for s, g in zip(squares, gradient)]
 
         return tf.while_loop(lambda i, *_: i < last, body, (first, total, squares))[1:]
 
     def moments(x, y, n_draws, first=0):
         x, y = tf.constant(x), tf.constant(y)
-        found = [[tf.zeros(v.shape) for v in model.trainable_variables] for _ in ("total", "squares")]
+        sums = [[tf.zeros(v.shape) for v in model.trainable_variables] for _ in ("total", "squares")]
         for begin in range(first, first + n_draws, draws_per_call):
             end = min(begin + draws_per_call, first + n_draws)
-            found = go_on(x, y, tf.constant(begin), tf.constant(end), *found)  # compiled at the first call
-            found[0][0].numpy()  # waits for it, so that a signal is answered before the next call
-        return {"encoder": _moments(found, is_q, n_draws), "decoder": _moments(found, [not q for q in is_q], n_draws)}
+            sums = go_on(x, y, tf.constant(begin), tf.constant(end), *sums)  # compiled at the first call
+            sums[0][0].numpy()  # waits for it, so that a signal is answered before the next call
+        return {"encoder": _moments(sums, is_q, n_draws), "decoder": _moments(sums, [not q for q in is_q], n_draws)}
 
     return moments
 

@@ -28,8 +28,8 @@ class Log:
                 hparams.hparams(simple, trial_id=run.path.name)
 
     def has(self, step):
-        """Whether one of the last two rows is of this step."""
-        return any(int(row["step"]) == step for row in self.rows[-2:])
+        """Whether a row is of this step."""
+        return any(int(row["step"]) == step for row in self.rows)
 
     def add(self, row):
         """row: {column: number}, with `epoch` and `step` among them; train_NAME and test_NAME belong to these runs."""

@@ -64,14 +64,11 @@ class _Training:
         conditional = config.conditional != "no"
         images, context = as_tensor(dataset.train_images), dataset.context("train", conditional)
         self.data = on_each_device(images), on_each_device(context)
-        self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(n) for n in range(config.n_epochs)}}
-        monitored_with = {*self.steps_with, config.n_samples}
-        self.bounds_with = {k: make_bounds(model, k, config.compiled) for k in monitored_with}
+        self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(0), config.n_samples}}
+        self.bounds_with = {k: make_bounds(model, k, config.compiled) for k in self.steps_with}
         self.activity = make_activity(model, jit=config.compiled)
-        train_means = evenly_spaced(dataset.train_images, MONITORED) / 255.0
-        generator = np.random.default_rng([config.seed, Stream.MONITOR])
         monitored = {
-            "train": (generator.random(train_means.shape) < train_means).astype(np.float32),
+            "train": dataset.binarised_train_images(MONITORED, [config.seed, Stream.MONITOR]),
             "test": dataset.binarised_test_images(MONITORED),
         }
         self.monitored = {
@@ -82,9 +79,8 @@ class _Training:
         self.saved_at = self.counted_to = time.monotonic()
 
     def _make_steps(self, n_samples):
-        through = self.config.backward_samples
-        through = None if n_samples <= (through or 0) else through
-        config = dataclasses.replace(self.config, n_samples=n_samples, backward_samples=through)
+        backward = self.config.backward_with(n_samples)
+        config = dataclasses.replace(self.config, n_samples=n_samples, backward_samples=backward)
         return make_steps(config, self.model, self.optimizer, self.steps_per_epoch)
 
     def _start_from_beginning(self, other):
@@ -156,8 +152,7 @@ class _Training:
             return
         self.phase, self.calls, self.bar = phase, 0, None
         self.steps_per_call = 2  # until the speed is known
-        later = range(number + 1, self.config.n_epochs)
-        end = next((n for n in later if self.config.samples_at(n) != phase), self.config.n_epochs)
+        end = self.config.n_epochs if phase == self.config.n_samples else self.config.beginning_epochs
         self.phase_end = end * self.steps_per_epoch
 
     def _report(self, step, bound, seconds_per_step):

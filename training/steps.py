@@ -35,7 +35,7 @@ def binarise(means, seed, algorithm, first=0, batch=None):
 
 
 def resample(log_w, u, n):
-    """Systematic resampling: n of the k samples of each image, in proportion to their weights.
+    """Systematic resampling (Kitagawa, 1996): n of the k samples of each image, in proportion to their weights.
 
     log_w [n_samples, batch]; u [batch], uniform in [0, 1) -> indices [n, batch], in which sample i is expected
     n w~_i times. So the gradient of the mean of log w over the drawn samples is an unbiased estimate of
@@ -71,45 +71,43 @@ def make_gradients(config, model):
     """
     objective = objective_function(config.objective, config.hyperparameters or {})
     algorithm, n_backward = random_algorithm(config.compiled), config.backward_samples
+    n_micro = n_microbatches(config)
+    micro_size = config.batch_size // n_micro
 
-    def through_some_samples(x, y, noise, u, beta):
+    def of_part(x, y, beta, micro, first):
+        """x: the images from place `first` on of the run's microbatch number `micro`, whose noise is from one seed."""
+        seed, n = stateless_seed(config.seed, Stream.NOISE, micro), x.shape[0]
+        noise = model.noise(config.n_samples, micro_size, seed, algorithm)
+        noise = tuple(rows_of(e, first, n, axis=1) for e in noise)
+        if not n_backward:
+            return estimate_and_gradients(model, objective, x, noise, y, beta)
+        seed = stateless_seed(config.seed, Stream.RESAMPLE, micro)
+        u = rows_of(tf.random.stateless_uniform([micro_size], seed, alg=algorithm), first, n)
         output = model(x, noise, y)
         estimate = objective(output, beta)
         drawn = take_samples(noise, resample(output.log_w(beta), u, n_backward))
         _, _, gradients = estimate_and_gradients(model, vae_elbo, x, drawn, y, beta)
         return tf.reduce_mean(estimate.surrogate), tf.reduce_mean(estimate.bound), gradients
 
-    def of_microbatch(x, y, beta, draw, n_drawn, first):
-        """x: the images from `first` on of the n_drawn ones whose random numbers are draw number `draw`."""
-        seed, n = stateless_seed(config.seed, Stream.NOISE, draw), x.shape[0]
-        noise = model.noise(config.n_samples, n_drawn, seed, algorithm)
-        noise = tuple(rows_of(e, first, n, axis=1) for e in noise)
-        if n_backward:
-            seed = stateless_seed(config.seed, Stream.RESAMPLE, draw)
-            u = rows_of(tf.random.stateless_uniform([n_drawn], seed, alg=algorithm), first, n)
-            return through_some_samples(x, y, noise, u, beta)
-        return estimate_and_gradients(model, objective, x, noise, y, beta)
-
     def gradients(x, y, i, beta, first=0):
-        n_draws = n_microbatches(config)
-        n_drawn = config.batch_size // n_draws
-        size = math.gcd(n_drawn, x.shape[0])  # of a microbatch: those of a share do not cross those of the batch
-        per_draw, n = n_drawn // size, x.shape[0] // size
+        size = math.gcd(micro_size, x.shape[0])  # of a part: those of a share do not cross those of the batch
+        parts_per_micro, n_parts = micro_size // size, x.shape[0] // size
 
-        def of_part(x, y, number):
+        def of_number(number, x, y):
             number += first // size  # counted from the batch's first image
-            return of_microbatch(x, y, beta, i * n_draws + number // per_draw, n_drawn, number % per_draw * size)
+            micro = i * n_micro + number // parts_per_micro
+            return of_part(x, y, beta, micro, number % parts_per_micro * size)
 
-        if n == 1:
-            return of_part(x, y, 0)
+        if n_parts == 1:
+            return of_number(0, x, y)
 
         def body(number, sums):
             part = [tf.slice(whole, [number * size, 0], [size, whole.shape[1]]) for whole in (x, y)]
-            return number + 1, tf.nest.map_structure(tf.add, sums, of_part(*part, number))
+            return number + 1, tf.nest.map_structure(tf.add, sums, of_number(number, *part))
 
         zeros = (0.0, 0.0, [tf.zeros(variable.shape) for variable in model.trainable_variables])
-        sums = tf.while_loop(lambda number, _: number < n, body, (0, zeros))[1]
-        return tf.nest.map_structure(lambda total: total / n, sums)
+        sums = tf.while_loop(lambda number, _: number < n_parts, body, (0, zeros))[1]
+        return tf.nest.map_structure(lambda total: total / n_parts, sums)
 
     return gradients
 

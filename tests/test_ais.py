@@ -104,7 +104,7 @@ def test_every_batch_has_images_and_chains_of_its_own(monkeypatch):
 
 def test_every_step_of_pilot_and_chains_has_noise_of_its_own(monkeypatch):
     """Else the step sizes would be found from the noise they are used with. A fifth of the temperatures finds them."""
-    noted = []
+    noted, at = [], set()
 
     class Stays:
         def __init__(self, *_):
@@ -114,7 +114,7 @@ def test_every_step_of_pilot_and_chains_has_noise_of_its_own(monkeypatch):
             pass
 
         def one_step(self, z, results, seed):
-            tf.py_function(lambda s: noted.append(tuple(s.numpy())), [seed], [])
+            tf.py_function(lambda s, z: noted.append(tuple(s.numpy())) or at.add(z.numpy().tobytes()), [seed, z[0]], [])
             return z, types.SimpleNamespace(log_accept_ratio=tf.zeros(z[0].shape[:2]))
 
     monkeypatch.setattr(ais.mcmc, "HamiltonianMonteCarlo", Stays)
@@ -122,8 +122,9 @@ def test_every_step_of_pilot_and_chains_has_noise_of_its_own(monkeypatch):
     anneal = ais._make_anneal(model, 10, 2, False)
     for start in (None, (tf.zeros([1, 3, 2]),)):
         noted.clear()
+        at.clear()
         anneal(model.x[:3], np.zeros((3, 0), np.float32), tf.constant([1, 2]), start)
-        assert len(noted) == len(set(noted)) == 2 + 10
+        assert len(noted) == len(set(noted)) == 2 + 10 and len(at) == 2  # pilot and chains begin at other points
 
 
 @pytest.mark.parametrize("n_latent", [(3,), (4, 3)])

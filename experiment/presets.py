@@ -18,7 +18,7 @@ PRESETS = {
     "paper": dict(epochs=-1, optimizer="adam", batch_size=20),
     # A tenth of the paper's epochs; chosen on held-out images (results/recipe).
     "fast": FAST,
-    # Twice the epochs, and 5 samples from the first one on, which keeps more units (results/recipe).
+    # Twice the epochs, and 5 samples from the first one on; its models keep more units (results/recipe).
     "long": FAST | dict(epochs=656, learning_rate=2e-3, grow_samples=0.75, first_samples=5),
     # The README's first run: minutes on two CPU cores.
     "quick": dict(

@@ -1,12 +1,15 @@
 """The tables of planted faults do not rot: each can be planted, and its tests are there."""
 
 import ast
+import re
 
 import pytest
 
 from tests.faults import ROOT, node_ids
 from tests.operators import GUARDS, drawn_faults, mutated
 from tests.planted import FAULTS
+
+ROOMS = ("models/", "training/", "evaluation/", "experiment/, data/, utils.py", "plots/, tasks/, tables.py")
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
@@ -17,6 +20,14 @@ def test_a_fault_can_be_planted_and_its_tests_are_there(fault):
     for node in node_ids(fault.tests):
         file, _, name = node.partition("::")
         assert not name or f"\ndef {name}(" in (ROOT / file).read_text(), node
+
+
+def test_the_page_counts_the_faults():
+    text, counted = (ROOT / "tests/README.md").read_text(), 0
+    for planted, rooms in (re.search(rf"\n\| ({rooms}) \| (\d+) \| \2 \|", text).group(2, 1) for rooms in ROOMS):
+        assert int(planted) == sum(fault.file.startswith(tuple(rooms.split(", "))) for fault in FAULTS), rooms
+        counted += int(planted)
+    assert counted == len(FAULTS)
 
 
 def test_every_file_that_computes_a_number_is_planted_in_and_its_tests_are_there():

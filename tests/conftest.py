@@ -15,7 +15,13 @@ from experiment import run_folder, session
 from experiment.startup import start_tensorflow
 from tests.helpers import TINY, in_process
 
-FIRST = ("replicas", "tasks", "command_line", "training")  # the longest files: begun last they would be waited for
+FIRST = (
+    "replicas",
+    "tasks",
+    "command_line",
+    "training",
+    "going_on",
+)  # the longest files: begun last they would be waited for
 
 
 def pytest_configure(config):
@@ -76,6 +82,22 @@ def results(monkeypatch, tmp_path):
 def no_figures(monkeypatch):
     """Programs in this process draw none of main.py's figures, where a test does not look at them."""
     monkeypatch.setattr(session.Session, "draw", lambda self: None)
+
+
+@pytest.fixture(scope="session")
+def finished(digits, tmp_path_factory):
+    """A finished run's folder; tests copy it before they change it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "load", lambda *_: digits)
+        assert in_process(*TINY, "--jit", "off", "--epochs", 2, "--run_dir", folder) == 0
+    return folder
+
+
+@pytest.fixture
+def finished_copy(finished, few_digits, tmp_path):
+    """A copy of it, and programs find few digits."""
+    return pathlib.Path(shutil.copytree(finished, tmp_path / "copied"))
 
 
 @pytest.fixture(scope="session")

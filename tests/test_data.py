@@ -4,6 +4,7 @@ import gzip
 import multiprocessing
 import pickle
 import sys
+import types
 import zipfile
 
 import numpy as np
@@ -291,3 +292,12 @@ def test_held_out_images_leave_training_and_take_the_place_of_the_test_set(mnist
     assert len(held.train_labels) == 50000 and np.array_equal(held.test_labels, mnist.train_labels[50000:])
     assert held.context("test", True).shape == held.context("test", False).shape[:1] + (10,)
     assert mnist.hold_out(0) is mnist
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_costs_no_run(tmp_path, capsys):
+    small = types.SimpleNamespace(**{part: np.zeros((1, 784)) for part in published.PARTS},
+                                  entry=types.SimpleNamespace(image_shape=SHAPE))  # fmt: skip
+    path = tmp_path / "file" / "mnist.npz"
+    path.parent.write_text("")  # no folder
+    published.write_cache(path, small)
+    assert capsys.readouterr().err == f"data: not cached, {path} cannot be written (File exists)\n"

@@ -222,3 +222,23 @@ def test_a_task_about_labels_says_where_there_are_none(tmp_path, results, capfd)
     assert (
         "--conditional: learned_prior is not allowed" in error and "has no labels" in error and error.count("\n") == 1
     )
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (GREYS.astype(np.uint16) * 257, "values from 0 to 65535: integers must lie in 0 to 255"),
+        (2 * (GREYS / 255) - 1, r"values from -1 to 1: floats must lie in \[0, 1\]"),
+    ],
+)
+def test_images_of_another_scale_are_refused(images, said, tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=images)
+    with pytest.raises(DataError, match=said):
+        load(str(tmp_path / "data.npz"))
+
+
+@pytest.mark.parametrize(("n", "axis"), [(4, -1), (2, -1), (3, 1)])
+def test_channels_are_1_or_3_and_come_last(n, axis, tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=np.stack([GREYS] * n, axis=axis))
+    with pytest.raises(DataError, match="is needed, or that and 1 or 3 channels"):
+        load(str(tmp_path / "data.npz"))

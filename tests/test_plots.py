@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+from matplotlib.colors import same_color
 
 import plots.comparison
 import plots.runs
@@ -159,3 +160,44 @@ def test_points_that_only_turn_or_change_sign_stay_where_they_are_along_training
     assert len(frames) == 4 and np.ptp(frames[0], axis=0).min() > 3
     for frame in frames[1:]:
         np.testing.assert_allclose(frame, frames[0], atol=1e-6)
+
+
+def test_fewer_images_than_a_row_holds_are_reconstructed(tmp_path, figures):
+    run, images = Run(tmp_path), np.ones((4, 2, 3))
+    np.savez(run.arrays / "reconstructions.npz", images=images, means=images / 2)
+    plots.runs.reconstructions(run)
+    (axis,) = figures["reconstructions.png"].axes
+    shown = axis.images[0].get_array()
+    assert shown.shape == (2 * 2, 4 * 3) and (shown[:2] == 1).all() and (shown[2:] == 0.5).all()
+
+
+def test_samples_of_the_prior_stand_beside_their_means_ten_in_a_row(tmp_path, monkeypatch):
+    run, frames = Run(tmp_path), []
+    for epoch, mean in ((0, 0.25), (2, 0.75)):
+        np.savez(run.arrays / f"prior_{epoch:04d}.npz", means=np.full((20, 4, 4), mean))
+
+    def keep(figure, draw, n_frames, path):
+        for i in range(n_frames):
+            draw(i)
+            frames.append({axis.get_title(): axis.images[0] for axis in figure.axes})
+
+    monkeypatch.setattr(plots.runs, "save_animation", keep)
+    plots.runs.prior_samples(run)
+    for frame, epoch, mean in zip(frames, (0, 2), (0.25, 0.75), strict=True):
+        samples, means = (frame[f"{what} from the prior, after {epoch} epochs"] for what in ("samples", "means"))
+        assert np.array_equal(means.get_array(), np.full((2 * 4, 10 * 4), mean))
+        assert samples.get_array().shape == (8, 40) and set(np.unique(samples.get_array())) == {0, 1}
+        assert samples.get_array().mean() == pytest.approx(mean, abs=0.1)
+        assert {(image.get_cmap().name, image.get_clim()) for image in frame.values()} == {("gray_r", (0, 1))}
+
+
+def test_a_label_stands_amid_its_own_points_in_their_colour():
+    axis = plots.runs.plt.figure().subplots()
+    points, labels = np.array([[0.0, 0], [2, 2], [10, 20], [12, 22]]), np.array([3, 3, 7, 7])
+    artists = plots.runs.scatter_labels(axis, points, labels)
+    assert [(text.get_text(), text.get_position()) for text in axis.texts] == [("3", (1, 1)), ("7", (11, 21))]
+    for text, artist, rows in zip(axis.texts, artists, (slice(2), slice(2, 4)), strict=True):
+        assert artist.get_label() == text.get_text() and artist.get_offsets().tolist() == points[rows].tolist()
+        assert same_color(text.get_color(), artist.get_facecolor()[0, :3])
+    assert plots.runs.scatter_labels(axis, points, 0 * labels) == [] and len(axis.texts) == 2
+    plots.runs.plt.close()

@@ -145,6 +145,10 @@ def test_flags_beside_a_saved_run_are_judged_by_its_settings(results, monkeypatc
     ("changed", "said"),
     [
         (dict(train_images=np.zeros((STROKES.n_train, 96), np.float32)), "train_images are float32"),
+        (dict(train_images=np.zeros((STROKES.n_train, STROKES.n_pixels), np.float32)), "train_images are float32"),
+        (dict(test_images=np.zeros((STROKES.n_test, STROKES.n_pixels), int)), "test_images are int64"),
+        (dict(train_labels=np.zeros(STROKES.n_train)), "train_labels are float64"),
+        (dict(test_labels=np.zeros(STROKES.n_test, bool)), "test_labels are bool"),
         (dict(test_images=np.zeros((3, 5), np.uint8)), r"test_images are uint8 \(3, 5\), not uint8 "),
         (dict(train_labels=np.zeros(3, int)), r"train_labels are int64 \(3,\) from 0 to 0, not "),
         (

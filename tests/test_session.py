@@ -114,6 +114,22 @@ def test_a_folder_with_what_is_left_of_another_run_is_not_begun_in(left, tmp_pat
         run.check()
 
 
+def test_a_run_that_was_stopped_is_not_begun_anew(tmp_path):
+    run = Run(tmp_path / "a")
+    (run.checkpoints / "ckpt-7.index").touch()
+    with pytest.raises(UsageError, match="already holds a run: --resume goes on with it"):
+        run.check()
+
+
+def test_a_task_goes_on_with_a_run_that_was_stopped(tmp_path):
+    config = Config(run_dir=str(tmp_path / "run")).resolved()
+    run = Run(config.run_dir)
+    run.begin(config)
+    (run.checkpoints / "ckpt-7.index").touch()
+    run.release()
+    assert session.open_folder(config, continue_existing=True)[1:] == (True, False)
+
+
 def test_a_held_out_result_is_not_called_a_test_result(capsys):
     config = dataclasses.replace(SMALL, held_out=150, eval_samples=20, eval_images=50).resolved()
     one = Session.__new__(Session)
@@ -163,6 +179,21 @@ def test_points_of_pictures_have_their_images_labels(few_digits, digits, monkeyp
         with np.load(one.run.arrays / f"{name}.npz") as arrays:
             np.testing.assert_array_equal(arrays["labels"], labels)
     assert jits == [False]  # as --jit says
+
+
+def test_frames_of_the_animation_have_their_own_weights_and_the_model_its_own_again(few_digits, monkeypatch):
+    monkeypatch.setattr(session, "PCA_IMAGES", 20)
+    monkeypatch.setattr("plots.runs.means_while_training", lambda run: None)
+    one = Session(SMALL.resolved(), Run(few_digits / "a"))
+    first = one.model.get_weights()
+    for epochs, factor in ((0, 1), (1, 0), (2, 2)):  # the last ones are the trained ones, which are not kept
+        one.model.set_weights([factor * weight for weight in first])
+        if epochs < 2:
+            one.model.save_weights(one.run.weights_after(epochs))
+    one._draw_means_while_training()
+    with np.load(one.run.arrays / "q_means_0000.npz") as a, np.load(one.run.arrays / "q_means_0001.npz") as b:
+        assert a["z1"].any() and not b["z1"].any()
+    assert all(np.array_equal(now, 2 * weight) for now, weight in zip(one.model.get_weights(), first))
 
 
 def test_a_run_clears_away_its_own_leftovers_only(tmp_path):

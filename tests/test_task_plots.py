@@ -130,3 +130,42 @@ def test_each_layer_s_means_are_its_own_standardised_where_asked(tmp_path, figur
 def test_one_unit_is_drawn_along_a_line():
     points, names = plots.runs._in_two_dimensions(np.arange(4.0)[:, np.newaxis])
     assert points.tolist() == [[0, 0], [1, 0], [2, 0], [3, 0]] and names == ("first unit", "")
+
+
+def test_p_is_shaded_and_q_drawn_at_one_two_and_three_standard_deviations(tmp_path, figures, monkeypatch):
+    monkeypatch.setattr(plots.tasks, "save_animation", lambda *_, **__: None)
+    points = np.linspace(-4.0, 4.0, 161)
+
+    def around(first):
+        return -((points - first) ** 2) / 2 - points[:, np.newaxis] ** 2 / 2
+
+    grid = types.SimpleNamespace(first=points, second=points, log_p=around(1.0), log_q=around(-0.5),
+                                 log_px=-80.0, kl=2.0)  # fmt: skip
+    z, decoded = {"q(z|x)": np.zeros((4, 2))}, {"q(z|x)": np.zeros((4, 2, 2))}
+    numbers = dict(test_image=61, effective_samples=123.4)
+    plots.tasks.posterior_figures([plots.tasks.Posterior(np.ones((2, 2)), grid, z, decoded, numbers, 5000)], tmp_path)
+    axes = figures["0.png"].axes
+    (axis,) = [axis for axis in axes if axis.get_xlabel() == "first unit"]
+    _, across = np.unravel_index(axis.images[0].get_array().argmax(), (161, 161))
+    assert points[across] == pytest.approx(1)
+    (contour,) = axis.collections
+    for path, stds in zip(contour.get_paths(), (3, 2, 1), strict=True):
+        np.testing.assert_allclose(np.hypot(*(path.vertices - [-0.5, 0]).T), stds, atol=0.02)
+    (text,) = [text.get_text() for axis in axes for text in axis.texts]
+    assert text == "log p(x), grid: -80.00\n\nKL(q || p): 2.00\n\neffective samples\nof 5000: 123"
+
+
+def test_encoder_decoder_and_every_stage_have_their_own_numbers(tmp_path, figures):
+    rows = [
+        dict(objective="iwae_elbo", network=network, k=1, epochs=epochs, hyperparameters="", by_chance=0.1,
+             snr=n * (1 + epochs), variance=10 * n * (1 + epochs), distance=2 * n * (1 + epochs))
+        for network, n in (("encoder", 1), ("decoder", 100)) for epochs in (0, 1, 4)
+    ]  # fmt: skip
+    estimators(rows, tmp_path / "estimators.png")
+    along_training(rows, tmp_path / "along.png")
+    at_last = np.reshape(figures["estimators.png"].axes, (2, 3))
+    assert [lines_of(axis)["IWAE"] for axis in at_last[:, :2].ravel()] == [[(1, y)] for y in (5, 50, 500, 5000)]
+    assert [axis.lines[0].get_ydata().tolist() for axis in at_last[:, 2]] == [[10], [1000]]
+    stages = np.reshape(figures["along.png"].axes, (2, 3))
+    assert [lines_of(axis)["IWAE"] for axis in stages.ravel()] == [[(1, y)] for y in (1, 2, 5, 10, 20, 50)]
+    assert [axis.get_title() for axis in stages[0]] == ["first weights", "after 1 epoch", "after 4 epochs"]

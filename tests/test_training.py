@@ -15,12 +15,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from evaluation import make_bounds
 from experiment.run_folder import Run
 from experiment.session import build_model
 from experiment.settings import Config
-from models.iwae import IWAE
-from models.random import Stream, stateless_seed
 from training import loop
 from training.checkpoints import CheckpointError, Checkpoints
 from training.loop import Interrupted, TrainingDiverged, train
@@ -162,20 +159,6 @@ def test_the_averaged_weights_are_monitored_and_tested_and_leave_training_alone(
     for i, plain in enumerate(uninterrupted[0]):  # averaging changes nothing in the weights that are trained
         stored = saved.get_tensor(f"optimizer/_trainable_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE")
         np.testing.assert_allclose(stored, plain, atol=1e-6)
-
-
-def test_images_are_monitored_with_their_own_labels(tmp_path, digits, monkeypatch):
-    monkeypatch.setattr(loop, "MONITORED", 50)  # spread over the 400 and the 200
-    config = dataclasses.replace(TINY, epochs=1, conditional="learned_prior").resolved()
-    run, model = Run(tmp_path), build_model(config, digits.pixel_means)
-    train(config, run, digits, model)
-    (*_, row) = csv.DictReader(run.metrics.read_text().splitlines())
-    means = digits.train_images[::8] / 255
-    train_x = (np.random.default_rng([5, Stream.MONITOR]).random(means.shape) < means).astype(np.float32)
-    for split, x, every in (("train", train_x, 8), ("test", digits.binarised_test_images()[::4], 4)):
-        y, seed = digits.context(split, True)[::every], stateless_seed(5, Stream.MONITOR, 0)
-        bounds = make_bounds(model, 3, jit=False)(x, y, seed)
-        assert float(row[f"{split}_iwae_elbo"]) == pytest.approx(bounds["iwae_elbo"], abs=1e-3)
 
 
 def test_every_epoch_and_seed_has_an_order_of_its_own(tmp_path, digits, monkeypatch):
@@ -332,28 +315,6 @@ def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):
     assert seconds == sorted(seconds)  # the time of the beginning is this run's, too
 
 
-def test_of_many_labels_ten_are_pictured_in_a_row_each_with_one_noise_a_column():
-    config = dataclasses.replace(TINY, conditional="standard_prior").resolved()
-    (noise,), y = loop._for_pictures(config, IWAE((4,), (2,), 12, n_context=25))
-    assert noise.shape == (1, 100, 2) and y.shape == (100, 25)
-    labels, noise = y.argmax(axis=1).reshape(10, 10), noise.numpy().reshape(10, 10, 2)
-    assert (labels == labels[:, :1]).all() and (noise == noise[:1]).all()
-    assert labels[:, 0].tolist() == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
-
-
-def test_the_call_that_compiles_is_not_what_the_time_left_goes_by(capsys):
-    one = loop._Training.__new__(loop._Training)
-    one.config, one.phase, one.steps_per_epoch, one.total = TINY.resolved(), None, 20, 60
-    one._enter_phase(0)
-    one._report(2, -100.0, 50.0)
-    assert one.steps_per_call == 20 and capsys.readouterr().out == ""
-    one._report(22, -100.0, 0.1)
-    assert one.steps_per_call == 5
-    assert capsys.readouterr().out == "training: 38 steps left with k=3, about 4 s\n"
-    one._report(60, -90.0, 0.1)
-    assert capsys.readouterr().out == "step 38/38, bound -90.00, 0 s left\n"
-
-
 def test_a_beginning_of_other_settings_is_refused(tmp_path, digits):
     config = dataclasses.replace(TINY, epochs=2, grow_samples=0.5, run_dir=str(tmp_path)).resolved()
     model = build_model(config, digits.pixel_means)
@@ -380,17 +341,6 @@ def test_a_checkpoint_that_lacks_the_optimiser_is_refused(tmp_path, digits):
     tf.train.Checkpoint(**without).write(str(tmp_path / "ckpt-7"))
     with pytest.raises(CheckpointError, match="no usable checkpoint"):
         checkpoints.restore()
-
-
-def test_weights_are_this_run_s_own_again_where_looking_at_averages_fails(tmp_path, digits):
-    config = dataclasses.replace(TINY, ema=0.9, run_dir=str(tmp_path)).resolved()
-    one = loop._Training(config, Run(tmp_path), digits, build_model(config, digits.pixel_means), False, None)
-    one.optimizer.iterations.assign(1)
-    before = one.model.get_weights()
-    with pytest.raises(OSError), one._weights_to_test():
-        assert not all(map(np.array_equal, one.model.get_weights(), before))
-        raise OSError
-    assert all(map(np.array_equal, one.model.get_weights(), before))
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, digits):

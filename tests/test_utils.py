@@ -1,8 +1,12 @@
 """How times are said, and progress where no one watches; whole files are in tests/test_damage.py."""
 
+import contextlib
 import types
 
+import numpy as np
+
 import utils
+from experiment.run_folder import Run
 
 
 def test_at_a_terminal_there_is_keras_s_bar(monkeypatch, capsys):
@@ -27,3 +31,17 @@ def test_where_no_one_watches_there_is_a_line_every_half_minute(monkeypatch, cap
         bar.update(done, -90)
     lines = [f"step {n}/10, bound -90.00, 2 min left\n" for n in (2, 4)]
     assert capsys.readouterr().out == "".join(lines)
+
+
+def test_a_sheet_has_whole_images_in_its_rows():
+    images = np.arange(12).reshape(3, 2, 2)
+    assert utils.sheet(images, 2).tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 0, 0], [10, 11, 0, 0]]
+
+
+def test_a_file_is_written_beside_its_place_under_a_name_that_its_run_clears_away(tmp_path):
+    run = Run(tmp_path)
+    with contextlib.suppress(OSError), utils.whole_file(run.metrics) as temporary:
+        assert temporary.parent == run.path and temporary.exists()
+        run.release()
+        Run(tmp_path)  # the next process, after this one was killed
+        assert not temporary.exists()

@@ -1,0 +1,65 @@
+"""Which device a program takes, and what it says and records of it."""
+
+import os
+import sys
+
+import pytest
+import tensorflow as tf
+
+from experiment import program
+from experiment.startup import hardware, start_tensorflow
+from tests.helpers import in_process
+
+
+def test_the_device_is_the_one_asked_for(monkeypatch, few_digits, tmp_path):
+    asked = []
+    monkeypatch.setattr(program, "start_tensorflow", lambda *device: asked.append(device) or sys.exit())
+    for number, flags in enumerate(((), ("--gpu", 3, "--threads", 2), ("--gpu", "0,1", "--strategy", "mirrored"))):
+        with pytest.raises(SystemExit):
+            in_process(*flags, "--run_dir", tmp_path / str(number))
+    assert asked == [(None, 0, "one"), ((3,), 2, "one"), ((0, 1), 0, "mirrored")]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "strategy", "visible", "line"),
+    [
+        (None, "one", "a", "GPU 0 of 3"),
+        (None, "mirrored", "abc", "GPU 0, 1, 2 of 3"),
+        (2, "one", "c", "GPU 2 of 3"),
+        ((1,), "one", "b", "GPU 1 of 3"),
+        ((-1,), "one", "", "CPU"),
+        ((0, 5), "mirrored", "a", "GPU 0 of 3, for there is no GPU 5 (3 found)"),
+    ],
+)
+def test_the_gpus_asked_for_are_the_visible_ones(gpu, strategy, visible, line, monkeypatch):
+    seen = {}
+    config = tf.config
+    monkeypatch.setattr(config, "list_physical_devices", lambda kind: [*"abc"])
+    monkeypatch.setattr(config, "set_visible_devices", lambda devices, kind: seen.update({kind: "".join(devices)}))
+    monkeypatch.setattr(config.experimental, "set_memory_growth", lambda device, grows: seen.update({device: grows}))
+    monkeypatch.setattr(config.threading, "set_intra_op_parallelism_threads", lambda n: seen.update(threads=n))
+    monkeypatch.setattr(config, "list_logical_devices", lambda kind: [])
+    assert start_tensorflow(gpu, 3, strategy) == (line, None)
+    assert seen == {"GPU": visible, "threads": 3} | {device: True for device in visible}
+
+
+def test_records_name_the_gpus_in_use_and_the_threads(monkeypatch):
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [*"ab"])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": f"card {gpu}"})
+    assert hardware(3) == {"device": "card a, card b", "threads": 3}
+
+
+def test_a_gpu_that_is_not_there_is_told_and_what_tensorflow_says_of_it(monkeypatch, capfd):
+    def none_found(kind):
+        os.write(2, b"I0000 oneDNN is on\nI0000 no driver for a GPU\nE0001 cuInit failed\n")
+        return []
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", none_found)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *_: None)
+    for gpu, line, said in (
+        ((0,), "CPU, for there is no GPU 0 (0 found)", True),
+        ((-1,), "CPU", False),
+        (None, "CPU", False),
+    ):
+        assert start_tensorflow(gpu) == (line, None)
+        assert capfd.readouterr().err == "I0000 no driver for a GPU\nE0001 cuInit failed\n" * said

@@ -1,0 +1,82 @@
+"""What training looks at, keeps and says along the way."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+
+from evaluation import make_bounds
+from experiment.run_folder import Run
+from experiment.session import build_model
+from models.iwae import IWAE
+from models.random import Stream, stateless_seed
+from tests.test_training import TINY
+from training import loop
+from training.loop import train
+
+
+def test_images_are_monitored_with_their_own_labels(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(loop, "MONITORED", 50)  # spread over the 400 and the 200
+    config = dataclasses.replace(TINY, epochs=1, conditional="learned_prior").resolved()
+    run, model = Run(tmp_path), build_model(config, digits.pixel_means)
+    train(config, run, digits, model)
+    (*_, row) = csv.DictReader(run.metrics.read_text().splitlines())
+    means = digits.train_images[::8] / 255
+    train_x = (np.random.default_rng([5, Stream.MONITOR]).random(means.shape) < means).astype(np.float32)
+    for split, x, every in (("train", train_x, 8), ("test", digits.binarised_test_images()[::4], 4)):
+        y, seed = digits.context(split, True)[::every], stateless_seed(5, Stream.MONITOR, 0)
+        bounds = make_bounds(model, 3, jit=False)(x, y, seed)
+        assert float(row[f"{split}_iwae_elbo"]) == pytest.approx(bounds["iwae_elbo"], abs=1e-3)
+
+
+def test_of_many_labels_ten_are_pictured_in_a_row_each_with_one_noise_a_column():
+    config = dataclasses.replace(TINY, conditional="standard_prior").resolved()
+    (noise,), y = loop._for_pictures(config, IWAE((4,), (2,), 12, n_context=25))
+    assert noise.shape == (1, 100, 2) and y.shape == (100, 25)
+    labels, noise = y.argmax(axis=1).reshape(10, 10), noise.numpy().reshape(10, 10, 2)
+    assert (labels == labels[:, :1]).all() and (noise == noise[:1]).all()
+    assert labels[:, 0].tolist() == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
+
+
+def test_the_call_that_compiles_is_not_what_the_time_left_goes_by(capsys):
+    one = loop._Training.__new__(loop._Training)
+    one.config, one.phase, one.steps_per_epoch, one.total = TINY.resolved(), None, 20, 60
+    one._enter_phase(0)
+    one._report(2, -100.0, 50.0)
+    assert one.steps_per_call == 20 and capsys.readouterr().out == ""
+    one._report(22, -100.0, 0.1)
+    assert one.steps_per_call == 5
+    assert capsys.readouterr().out == "training: 38 steps left with k=3, about 4 s\n"
+    one._report(60, -90.0, 0.1)
+    assert capsys.readouterr().out == "step 38/38, bound -90.00, 0 s left\n"
+
+
+def test_weights_are_this_run_s_own_again_where_looking_at_averages_fails(tmp_path, digits):
+    config = dataclasses.replace(TINY, ema=0.9, run_dir=str(tmp_path)).resolved()
+    one = loop._Training(config, Run(tmp_path), digits, build_model(config, digits.pixel_means), False, None)
+    one.optimizer.iterations.assign(1)
+    before = one.model.get_weights()
+    with pytest.raises(OSError), one._weights_to_test():
+        assert not all(map(np.array_equal, one.model.get_weights(), before))
+        raise OSError
+    assert all(map(np.array_equal, one.model.get_weights(), before))
+
+
+def test_weights_and_pictures_are_kept_after_powers_of_two_and_the_last_epoch(tmp_path, digits):
+    config = dataclasses.replace(TINY, epochs=10, run_dir=str(tmp_path)).resolved()
+    run = Run(tmp_path)
+    one = loop._Training(config, run, digits, build_model(config, digits.pixel_means), False, None)
+    for epochs in range(11):
+        one.optimizer.iterations.assign(20 * epochs)
+        one._look(epochs)
+    for name in ("after", "prior"):
+        assert [done for done, _ in run.kept(name)] == [0, 1, 2, 4, 8, 10]
+
+
+def test_before_the_first_step_there_is_no_average_to_look_at(tmp_path, digits):
+    config = dataclasses.replace(TINY, ema=0.9, run_dir=str(tmp_path)).resolved()
+    one = loop._Training(config, Run(tmp_path), digits, build_model(config, digits.pixel_means), False, None)
+    before = one.model.get_weights()
+    with one._weights_to_test():
+        assert all(map(np.array_equal, one.model.get_weights(), before))

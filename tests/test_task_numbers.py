@@ -1,0 +1,176 @@
+"""What the tasks compute and choose, without their command line: moments of gradients, targets, rows and runs."""
+
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import evaluation
+import evaluation.ais
+import training.gradients
+from experiment.presets import settings_beside
+from experiment.session import build_model
+from experiment.settings import Config
+from training.gradients import GradientMoments, make_gradient_moments
+from training.steps import make_gradients
+
+
+def test_learning_curves_are_of_both_objectives_at_each_k(capsys):
+    from tasks.task02 import pairs
+
+    one = types.SimpleNamespace(config=Config(n_samples=5), run="own", finished_sibling=lambda objective, n_samples: (
+        objective if n_samples == 50 else None
+    ))  # fmt: skip
+    assert pairs(one, types.SimpleNamespace(run="plain")) == {5: ("own", "plain"), 50: ["dreg", "iwae_elbo"]}
+    assert "none for k = 1;" in capsys.readouterr().out
+
+
+def test_references_have_other_draws_than_what_is_held_against_them():
+    from tasks.task02 import DRAWS, SAMPLES, references
+
+    asked = []
+
+    def moments(objective, k, n_draws, first=0):
+        asked.append((objective, first))
+        return {"encoder": (objective, k), "decoder": None}
+
+    found = references(types.SimpleNamespace(moments=moments))
+    assert {first for _, first in asked} == {DRAWS} and found["rws"][0] == "rws_dreg"
+    assert all(found[k] == ("dreg", k) for k in SAMPLES)
+
+
+def test_a_mean_gradient_is_held_against_its_own_target():
+    from tasks.task02 import _distance
+
+    def moments(value):
+        return GradientMoments(np.full(4, value), np.zeros(4), 10)
+
+    targets = {8: moments(1.0), "rws": moments(2.0), "decoder": moments(4.0)}
+    for network, objective, distance in (("encoder", "stl", 0), ("encoder", "rws", 0.5), ("decoder", "rws", 0.75)):
+        assert _distance(moments(1.0), targets, network, objective, 8)["distance"] == pytest.approx(distance)
+
+
+def test_posteriors_are_looked_at_for_two_images_of_each_label():
+    from tasks.task01 import chosen
+
+    assert chosen(np.array([1, 0, 1, 1, 0, 0])).tolist() == [1, 4, 0, 2]
+    assert chosen(np.zeros(30, int)).tolist() == list(range(20))  # as where there are no labels
+    many = np.arange(101).repeat(3)
+    assert len(chosen(many)) == 20 and len(set(many[chosen(many)])) == 10
+
+
+def test_images_of_the_second_opinion_are_as_many_as_asked_for():
+    from tasks.task07 import n_test_images
+
+    for preset, given, expected in (("fast", {}, 100), ("quick", {}, 100), ("quick", {"eval_images": 7}, 7)):
+        assert n_test_images(Config(**{"preset": preset, **settings_beside(preset, given)}).resolved()) == expected
+
+
+def test_the_paper_s_units_stand_beside_the_models_it_has():
+    from tasks.task06 import of_paper
+
+    assert of_paper(Config(stochastic_layers=2, n_samples=50).resolved()) == "26+7"
+    assert of_paper(Config(objective="vae_elbo", n_samples=5).resolved()) == "20"
+    assert of_paper(Config(conditional="learned_prior").resolved()) == of_paper(Config(n_latent=(2,)).resolved()) == ""
+
+
+def test_pictures_of_active_units_leave_out_variations_of_the_tables_runs():
+    from tasks.task06 import drawn
+
+    def preset(**changes):
+        return Config(preset="fast", **settings_beside("fast", changes)).resolved()
+
+    small, variation = preset(n_latent=(2,)), preset(n_samples=1, learning_rate=0.5)
+    ks = {"b": preset(n_samples=50), "a": preset(n_samples=5)}
+    assert drawn(
+        {"v": variation, **ks, "seed": preset(n_samples=5, seed=1), "other": preset(n_samples=5, epochs=7)}
+    ) == {
+        "1 stochastic layer": ["v", "a", "b"]  # v: there is no run of the preset with its k
+    }
+    assert drawn({"small": small, "smaller": preset(n_latent=(1,))}) == {"1 stochastic layer": ["small", "smaller"]}
+    labels, layers = preset(conditional="learned_prior"), preset(stochastic_layers=2)
+    assert list(drawn({"l": layers, "c": labels, "s": small})) == [
+        "1 stochastic layer", "1 stochastic layer, conditional", "2 stochastic layers"
+    ]  # fmt: skip
+
+
+def test_gradient_moments_are_those_of_many_gradients(digits, monkeypatch):
+    config = Config(n_hidden=(8,), n_latent=(3,), n_samples=4, batch_size=5, epochs=1, jit="off").resolved()
+    model, x = build_model(config, digits.pixel_means), (digits.train_images[:5] > 127).astype(np.float32)
+    y = np.zeros((5, 0), np.float32)
+    monkeypatch.setattr(training.gradients, "SAMPLES_PER_CALL", 16)  # four draws a call, and a last one of two
+    moments = make_gradient_moments(config, model)
+    found, others = moments(x, y, 10, first=3), moments(x, y, 10, first=13)
+    gradients = tf.function(make_gradients(config, model))
+    drawn = [gradients(tf.constant(x), tf.constant(y), tf.constant(i), 1.0)[2] for i in range(3, 23)]
+    q = {id(v) for v in model.q_variables}
+    for network, of_q in (("encoder", True), ("decoder", False)):
+        kept = [number for number, v in enumerate(model.trainable_variables) if (id(v) in q) == of_q]
+        draws = [np.concatenate([one[number].numpy().ravel() for number in kept]) for one in drawn]
+        draws, other = np.split(np.array(draws, np.float64), 2)
+        variance, mean = draws.var(axis=0, ddof=1), draws.mean(axis=0)
+        one = found[network]
+        np.testing.assert_allclose(one.mean, mean, atol=1e-4 * np.abs(mean).max())
+        assert one.variance.mean() == pytest.approx(variance.mean(), rel=1e-3)
+        assert one.snr() == pytest.approx(np.sqrt(np.sum(mean**2 - variance / 10) / variance.sum()), rel=1e-2)
+        distance, by_chance = one.distance(others[network])
+        noise = np.sum(variance + other.var(axis=0, ddof=1)) / 10
+        assert by_chance == pytest.approx(np.sqrt(noise), rel=1e-3)
+        expected = max(np.sum((mean - other.mean(axis=0)) ** 2) - noise, 0)
+        assert distance**2 == pytest.approx(expected, abs=1e-2 * noise)
+
+
+def test_distances_of_mean_gradients_are_right_on_average():
+    """Of normal draws around known means 3 apart in each of 50 directions, and around the same mean."""
+    rng = np.random.default_rng(0)
+
+    def moments(mean):
+        draws = mean + 10 * rng.normal(size=(40, 50))
+        return GradientMoments(draws.mean(axis=0), draws.var(axis=0, ddof=1), 40)
+
+    apart = np.mean([moments(0).distance(moments(3))[0] for _ in range(100)])
+    assert apart == pytest.approx(3 * np.sqrt(50), rel=0.05)
+    together = np.array([moments(0).distance(moments(0)) for _ in range(100)])
+    assert together[:, 0].mean() < together[:, 1].mean() == pytest.approx(np.sqrt(50 * 2 * 100 / 40), rel=0.02)
+    assert min(moments(0).norm() for _ in range(20)) == together[:, 0].min() == 0  # where nothing is left
+    assert np.mean([moments(3).norm() for _ in range(100)]) == pytest.approx(3 * np.sqrt(50), rel=0.02)
+
+
+def test_dreg_s_gradient_is_the_less_noisy_one(digits):
+    """The encoder's, at the first weights and k = 16: what the estimator is for."""
+    model = build_model(Config().resolved(), digits.pixel_means)
+    x, y = (digits.train_images[:10] > 127).astype(np.float32), np.zeros((10, 0), np.float32)
+    snr = {
+        objective: make_gradient_moments(Config(objective=objective, n_samples=16), model)(x, y, 50)["encoder"].snr()
+        for objective in ("iwae_elbo", "dreg")
+    }
+    assert snr["dreg"] > snr["iwae_elbo"]
+
+
+def test_an_estimator_s_gradient_has_the_hyperparameters_that_its_row_names(monkeypatch):
+    from tasks import task02
+
+    made = []
+    monkeypatch.setattr(training.gradients, "make_gradient_moments", lambda config, _: made.append(config))
+    one = task02.Gradients.__new__(task02.Gradients)
+    one.config, one.model = Config(), None
+    for objective in task02.ESTIMATORS:
+        one._compiled(objective, 64)
+    found = [(config.objective, config.hyperparameters, config.n_samples, config.batch_size) for config in made]
+    assert found == [(name, numbers, 64, task02.IMAGES) for name, numbers in task02.ESTIMATORS.items()]
+
+
+def test_bounds_on_drawn_images_stand_under_their_names(monkeypatch):
+    from tasks.task07 import on_drawn_images
+
+    found = evaluation.ais.Bracket(np.zeros((2, 4)), np.array([-92.0, -81.0]), np.array([-91.0, -80.5]))
+    sampled = types.SimpleNamespace(log_px=np.array([-93.0, -82.0]), mc_error=np.array([0.1, 0.2]))
+    monkeypatch.setattr(evaluation.ais, "make_bracket", lambda *_: lambda *_, **__: found)
+    monkeypatch.setattr(evaluation, "make_log_likelihood", lambda *_: lambda *_: (None, sampled))
+    config = types.SimpleNamespace(eval_samples=2, compiled=False, seed=0)
+    one = types.SimpleNamespace(config=config, model=None, test_data=lambda n: (None, np.zeros((2, 0))))
+    assert on_drawn_images(one) == [
+        dict(lower=-92.0, upper=-91.0, log_px=-93.0, mc_error=0.1),
+        dict(lower=-81.0, upper=-80.5, log_px=-82.0, mc_error=0.2),
+    ]

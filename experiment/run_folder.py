@@ -251,7 +251,7 @@ def provenance():
 def _commit():
     """The commit checked out, with + where files other than results differ from it; None outside a git checkout."""
     try:
-        git = ["git", "-C", str(ROOT)]
+        git = ["git", "--no-optional-locks", "-C", str(ROOT)]  # the user may be at work with git
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         changed = subprocess.run(
             [*git, "status", "--porcelain", "-uno", "--", ":!results"], capture_output=True, text=True, check=True

@@ -190,4 +190,6 @@ UNSEEN = [
           "own_files::an_npy_file_holds_what_an_npz_file_may_hold"),
     fault("a cache that cannot be written ends the run", "data/published.py", "except OSError as error:",
           "except ZeroDivisionError as error:", "data::a_cache_that_cannot_be_written_is_told_and_costs_no_run"),
+    fault("a user's git finds the index locked", "experiment/run_folder.py", '"git", "--no-optional-locks", "-C"',
+          '"git", "-C"', "session::a_commit_is_named_only_where_git_says_what_changed"),
 ]

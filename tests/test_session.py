@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import subprocess
 import types
@@ -257,6 +258,9 @@ def test_a_commit_is_named_only_where_git_says_what_changed(tmp_path, monkeypatc
     assert len(run_folder.provenance()["commit"]) == 12
     (tmp_path / "new").touch()
     subprocess.run([*git, "add", "new"], check=True)
+    os.utime(tmp_path / "new", (1, 1))
+    before = (tmp_path / ".git/index").read_bytes()
     assert run_folder.provenance()["commit"].endswith("+")
+    assert (tmp_path / ".git/index").read_bytes() == before  # else a user's git finds it locked, now and then
     (tmp_path / ".git/index").write_text("damaged")
     assert run_folder.provenance()["commit"] is None

@@ -111,7 +111,8 @@ def survey(work, description, argv=None, same=(), first=None, evaluation=True, *
         return _fail(error)
 
     runs = [Run(path.parent, lock=False) for path in run_folder.RESULTS.rglob("test_llh.json")]
-    folders = sorted(run.path for run in runs if run.is_trained() and (not same or _shares(run.path, settings, same)))
+    folders = sorted(run.path for run in runs if run.is_trained())
+    folders = [folder for folder in folders if not same or _shares(folder, settings, same)]
     with _FinishedRuns(settings) as finished:
         sessions = [(_name_of(folder), functools.partial(finished.open, folder)) for folder in folders]
         return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)

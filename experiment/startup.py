@@ -40,12 +40,13 @@ def _not_about_retracing(record):
 
 
 def hardware(threads):
-    """What seconds are of: the GPUs in use by name or the CPU's kind, and its threads (0: one per core)."""
+    """What seconds are of: the GPUs in use by name or the CPU's kind, and its threads (0: one per core in use)."""
     import tensorflow as tf
 
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
     names = [gpu.get("device_name", "GPU") for gpu in details]
-    return {"device": ", ".join(names) or f"CPU, {platform.machine()}", "threads": threads or os.cpu_count()}
+    return {"device": ", ".join(names) or f"CPU, {platform.machine()}", "threads": threads or cores}
 
 
 def start_tensorflow(gpu=None, threads=0, strategy="one"):

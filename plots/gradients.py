@@ -58,7 +58,7 @@ def estimators(rows, path):
 
 def along_training(rows, path):
     """Signal-to-noise ratio (above) and variance of the encoder's gradient against k; a column for each stage.
-    rows: as above.
+    rows: as for `estimators`.
     """
     rows = [row for row in rows if row["network"] == "encoder"]
     stages = sorted({row["epochs"] for row in rows})

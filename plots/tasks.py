@@ -13,7 +13,7 @@ class Posterior(NamedTuple):
     """One image's posteriors, for posterior_figures."""
 
     image: np.ndarray  # [height, width]
-    grid: object  # evaluation.GridPosterior
+    grid: object  # evaluation.posteriors.GridPosterior
     samples: dict  # name -> [n, 2]: "q(z|x)" and "SIR"
     decoded: dict  # name -> mean images [n, height, width] of the first samples
     numbers: dict  # the table's row
@@ -122,7 +122,7 @@ def activity_histograms(activities, threshold, path):
     figure, axes = panels(len(activities), 3, 4.4, 2.4, sharex=True)
     bins = np.linspace(-8, 3, 56)
     for axis, (name, layers) in zip(axes, activities.items()):
-        shown = [np.log10(np.maximum(layer, 10.0 ** bins[0])) for layer in layers]
+        shown = [np.maximum(np.log10(np.maximum(layer, 1e-300)), bins[0]) for layer in layers]
         labels = [f"z{i}" for i in range(1, len(layers) + 1)]
         axis.hist(shown, bins, stacked=True, color=LINE_COLOURS[: len(layers)], label=labels)
         axis.axvline(np.log10(threshold), color=LABEL_COLOURS[-1], lw=1, ls="--")

@@ -15,13 +15,8 @@ from experiment import run_folder, session
 from experiment.startup import start_tensorflow
 from tests.helpers import TINY, in_process
 
-FIRST = (
-    "replicas",
-    "tasks",
-    "command_line",
-    "training",
-    "going_on",
-)  # the longest files: begun last they would be waited for
+# The longest files: begun last they would be waited for.
+FIRST = ("replicas", "tasks", "command_line", "training", "going_on")
 
 
 def pytest_configure(config):

@@ -19,6 +19,7 @@ from experiment.errors import UsageError
 from experiment.opening import open_folder
 from experiment.run_folder import ROOT, Run
 from experiment.settings import Config
+from experiment.startup import hardware
 from tests.helpers import TINY, in_process, newest_checkpoint
 
 
@@ -43,7 +44,7 @@ def test_a_finished_run_has_its_files_and_last_line(finished_copy, capfd):
     training = json.loads((finished_copy / "training.json").read_text())
     assert training["epochs"] == 2
     for record in (training, llh):
-        assert record["device"].startswith("CPU, ") and record["threads"] == os.cpu_count()
+        assert record["device"].startswith("CPU, ") and record["threads"] == hardware(0)["threads"]
     saved = json.loads((finished_copy / "config.json").read_text())
     assert saved["experiment"]["n_hidden"] == [12] and saved["versions"]["tensorflow"]
 
@@ -165,9 +166,8 @@ def test_weights_that_do_not_fit(damage, finished_copy, capfd):
     if damage == "cut short":
         weights = finished_copy / "model.weights.h5"
         weights.write_bytes(weights.read_bytes()[:-2000])
-        (finished_copy / "training.json").write_text(
-            '{"epochs": 2, "seconds": 1}'
-        )  # which knew the bytes of the weights
+        # Else it would know the bytes of the weights.
+        (finished_copy / "training.json").write_text('{"epochs": 2, "seconds": 1}')
     elif damage == "other depth":
         saved["experiment"] |= {"stochastic_layers": 2, "n_hidden": [12, 12], "n_latent": [3, 3]}
     else:

@@ -1,8 +1,11 @@
 """python tables.py --commands: what makes every cell that is not there yet."""
 
 import dataclasses
+import runpy
 import subprocess
 import sys
+
+import pytest
 
 import tables
 from experiment import cells, run_folder, survey
@@ -76,9 +79,14 @@ def test_flags_that_tables_would_not_follow_are_refused():
     process = subprocess.run([sys.executable, "tables.py", "--commands", "--eval_samples", "5"], cwd=run_folder.ROOT,
                              text=True, capture_output=True)  # fmt: skip
     assert process.returncode == 2 and "--eval_samples" in process.stderr and process.stderr.count("\n") == 1
-    process = subprocess.run([sys.executable, "tables.py", "--commands"], cwd=run_folder.ROOT, text=True,
-                             capture_output=True)  # fmt: skip
-    assert all(line.startswith("python main.py --") for line in process.stdout.splitlines()) and not process.stderr
+
+
+def test_commands_are_asked_for_before_the_work(monkeypatch):
+    kept = {}
+    monkeypatch.setattr("experiment.survey", lambda *_, **how: kept.update(how))
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(run_folder.ROOT / "tables.py"), run_name="__main__")
+    assert kept["first"].__name__ == "print_commands" and kept["evaluation"] is False
 
 
 def test_what_was_measured_on_a_few_images_is_still_to_be_measured_in_full(tmp_path, monkeypatch, capfd):

@@ -47,6 +47,8 @@ def test_records_name_the_gpus_in_use_and_the_threads(monkeypatch):
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [*"ab"])
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": f"card {gpu}"})
     assert hardware(3) == {"device": "card a, card b", "threads": 3}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 7}, raising=False)
+    assert hardware(0)["threads"] == 3  # those that this process may use
 
 
 def test_a_gpu_that_is_not_there_is_told_and_what_tensorflow_says_of_it(monkeypatch, capfd):

@@ -279,7 +279,7 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     assert compared["this project"] == {}  # a short run fills no cell
 
 
-def test_short_and_held_out_measurements_fill_no_page(tmp_path, monkeypatch, capfd):
+def test_short_measurements_fill_no_page(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
     pages = {}
     monkeypatch.setattr(tables, "rewrite", lambda page, **parts: pages.update({page: parts}))

@@ -1,9 +1,9 @@
 """How times are said, and progress where no one watches; whole files are in tests/test_damage.py."""
 
-import contextlib
 import types
 
 import numpy as np
+import pytest
 
 import utils
 from experiment.run_folder import Run
@@ -39,9 +39,10 @@ def test_a_sheet_has_whole_images_in_its_rows():
 
 
 def test_a_file_is_written_beside_its_place_under_a_name_that_its_run_clears_away(tmp_path):
-    run = Run(tmp_path)
-    with contextlib.suppress(OSError), utils.whole_file(run.metrics) as temporary:
+    run, seen = Run(tmp_path), []
+    with pytest.raises(FileNotFoundError), utils.whole_file(run.metrics) as temporary:
         assert temporary.parent == run.path and temporary.exists()
         run.release()
         Run(tmp_path)  # the next process, after this one was killed
-        assert not temporary.exists()
+        seen.append(temporary.exists())
+    assert seen == [False]

@@ -66,9 +66,7 @@ def test_upwards_in_the_picture_of_the_latent_space_is_upwards_in_the_second_uni
     plots.tasks.manifold(lambda z: asked.append(z) or np.zeros((9, 2, 2)), 3, tmp_path / "manifold.png")
     (z,) = asked
     assert (z[0] < [0, 9]).all() and z[0, 1] == -z[0, 0] == z[-1, 0] == -z[-1, 1] == pytest.approx(0.9674, abs=1e-4)
-    np.testing.assert_allclose(
-        z[1], [0, z[0, 1]], atol=1e-6
-    )  # half of the prior is on either side
+    np.testing.assert_allclose(z[1], [0, z[0, 1]], atol=1e-6)  # half of the prior is on either side
 
 
 def test_a_posterior_s_samples_stand_under_their_names(tmp_path, figures, monkeypatch):

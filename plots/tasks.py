@@ -47,11 +47,10 @@ def _draw_posterior(figure, picture):
     axes[1, 0].text(0, 0.95, text, va="top", fontsize=11)
     for row, (name, z) in zip(axes, picture.samples.items()):
         _draw_densities(row[1], grid)
-        row[1].plot(*z.T, "o", ms=2.5, color=LINE_COLOURS[1], alpha=0.55, mew=0, label=f"samples, {name}")
-        row[1].legend(loc="upper right", fontsize=9, framealpha=0.9)
-        row[1].set(xlabel="first unit", ylabel="second unit")
+        row[1].plot(*z.T, "o", ms=2.5, color=LINE_COLOURS[1], alpha=0.55, mew=0)
+        row[1].set(xlabel="first unit", ylabel="second unit")  # no legend: it would hide what lies in a corner
+        row[1].set_title(f"p(z|x) shaded; q(z|x) at 1, 2, 3 std; dots: {name}", fontsize=11)
         show_images(row[2], picture.decoded[name], 4, f"decoded samples, {name}")
-    axes[0, 1].set_title("p(z|x) shaded; q(z|x) at 1, 2, 3 std", fontsize=12)
 
 
 def _draw_densities(axis, grid):

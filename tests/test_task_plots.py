@@ -83,7 +83,9 @@ def test_a_posterior_s_samples_stand_under_their_names(tmp_path, figures, monkey
     assert shown == {"test image 61": 1, "decoded samples, q(z|x)": 0.25, "decoded samples, SIR": 0.5}
     axes = [axis for axis in figures["0.png"].axes if axis.images]
     for axis, name in zip(axes, z, strict=True):
-        assert set(lines_of(axis)[f"samples, {name}"]) == {tuple(z[name][0])}
+        (dots,) = axis.lines
+        assert set(map(tuple, dots.get_xydata())) == {tuple(z[name][0])} and axis.get_title().endswith(f"dots: {name}")
+        assert axis.get_legend() is None  # which would hide what lies in a corner
         densities = axis.images[0]
         down, across = np.unravel_index(densities.get_array().argmax(), (9, 9))
         assert (points[down], points[across]) == (0, 1) and densities.origin == "lower"

@@ -19,6 +19,7 @@ from experiment.settings import Config  # noqa: E402
 
 FOLDER = "task06"
 IMAGES = 1000  # test images on which a model with and without its inactive units is measured, unless --eval_images
+# From memory.
 PAPER = {  # Burda et al., Table 1, of models of their sizes: (objective, layers, k) -> active units in z1 and z2
     ("vae_elbo", 1, 5): "20", ("vae_elbo", 1, 50): "20",
     ("iwae_elbo", 1, 1): "19", ("iwae_elbo", 1, 5): "22", ("iwae_elbo", 1, 50): "25",

@@ -10,6 +10,7 @@ import pytest
 import plots.comparison
 import plots.gradients
 import plots.runs
+import plots.style
 import plots.tasks
 from experiment import run_folder, session
 from experiment.startup import start_tensorflow
@@ -63,7 +64,8 @@ def figures(monkeypatch):
     drawn = {}
     for module in (plots.runs, plots.comparison, plots.tasks, plots.gradients):
         monkeypatch.setattr(module, "save", lambda figure, path: drawn.update({path.name: figure}))
-    return drawn
+    yield drawn
+    plots.style.plt.close("all")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -69,6 +70,14 @@ def read_csv(path):
     """The rows of a CSV file: a list of dicts of text."""
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+def numbered(folder, pattern):
+    """[(number, path)] in order, of the files in a folder whose names match the pattern, the group of which is the
+    number. Copies that a file manager made, such as "name_1 (copy).npz", do not.
+    """
+    found = ((re.fullmatch(pattern, path.name), path) for path in folder.glob("*"))
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def evenly_spaced(images, n):

@@ -1,6 +1,7 @@
 """Arrays of bytes that are kept once: whatever makes or reads them goes by blocks of rows."""
 
 import contextlib
+import math
 import mmap
 import sys
 
@@ -40,7 +41,8 @@ def blocks(n):
 
 def aligned(shape):
     """A uint8 array, of zeros, that begins where a page of memory does: TensorFlow can then use it as it lies."""
-    return np.frombuffer(mmap.mmap(-1, max(1, int(np.prod(shape)))), np.uint8, int(np.prod(shape))).reshape(shape)
+    size = math.prod(shape)
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), np.uint8, size).reshape(shape)
 
 
 def mapped(file):

@@ -221,8 +221,10 @@ def _header(file, name):
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, in_fortran_order, dtype = read(file)
-    if in_fortran_order or dtype.hasobject or not shape:
-        raise DataError(f"{name} is not an array of numbers in C order; np.ascontiguousarray makes one")
+    if dtype.hasobject or not shape or min(shape) < 0:
+        raise DataError(f"{name} is not an array of numbers")
+    if in_fortran_order:
+        raise DataError(f"{name} is not in C order; np.ascontiguousarray makes it so")
     return shape, dtype
 
 
@@ -258,6 +260,8 @@ def _member(archive, info):
     with archive.open(info) as file:
         shape, dtype = _header(file, name)
     row = dtype.itemsize * math.prod(shape[1:])
+    if shape[0] * row > info.file_size:
+        raise DataError(f"{name} is cut short: it has the shape {shape}")
 
     def read_blocks():
         with reading(name), zipfile.ZipFile(path) as again, again.open(info.filename) as file:

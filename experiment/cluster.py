@@ -4,6 +4,7 @@ import atexit
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from typing import NamedTuple
@@ -29,11 +30,14 @@ def this_worker(strategy):
         raise UsageError(f"--strategy: multi_worker needs the environment variable TF_CONFIG, such as {EXAMPLE}")
     try:
         given = json.loads(text)
-        jobs, kind, index = given["cluster"], given["task"]["type"], int(given["task"]["index"])
-        tasks = [(job, i) for job in ("chief", "worker") for i in range(len(jobs.get(job, ())))]
-        return Worker(tasks.index((kind, index)), len(tasks))
+        jobs, kind, index = given["cluster"], given["task"]["type"], given["task"]["index"]
+        tasks = [(job, i) for job in ("chief", "worker") for i in range(len(jobs.get(job, [])))]
+        addresses = [address for job in ("chief", "worker") for address in list(jobs.get(job, []))]
+        if all(re.fullmatch(r"\S+:\d+", address) for address in addresses) and str(index).isdigit():
+            return Worker(tasks.index((kind, int(index))), len(tasks))
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(f"--strategy: TF_CONFIG names no cluster with this task in it; such as {EXAMPLE}") from None
+        pass
+    raise UsageError(f"--strategy: TF_CONFIG has no cluster with this task, such as {EXAMPLE}")
 
 
 def scratch_copy(folder):

@@ -31,11 +31,13 @@ def hyperparameters():
     return found
 
 
-def make_parser(description, names=None):
+def make_parser(description, names=None, defaults=None, fixed=()):
     """A flag per setting, or for those named only. The parsed result holds only what was given.
 
+    defaults: settings whose usual value, which --help shows, is not Config's; fixed: those that --help leaves out.
     Returns (the parser, its groups: name -> group).
     """
+    defaults = defaults or {}
     parser = _Parser(
         description=description,
         argument_default=argparse.SUPPRESS,
@@ -48,9 +50,11 @@ def make_parser(description, names=None):
     for field in fields:
         rules, help = field.metadata, field.metadata["help"]
         choices = tuple(PRESETS) if field.name == "preset" else choices_of(rules)
-        help += f" ({field.default})" if field.default is not None else ""
+        if (usual := defaults.get(field.name, field.default)) is not None:
+            help += f" ({as_words(usual)})"
         if entries := {"objective": OBJECTIVES, "model": MODELS}.get(field.name):
             help += ": " + "; ".join(f"{name}, {entry.help}" for name, entry in entries.items())
+        help = argparse.SUPPRESS if field.name in fixed else help
         _add_flag(groups[rules["group"]], field.name, rules["type"], help, choices, rules.get("nargs"))
     for name, (parameter, objectives) in hyperparameters().items() if names is None else ():
         help = f"with {' or '.join(objectives)}: {parameter.help} ({parameter.default})"
@@ -78,7 +82,9 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     With --resume and --eval_only the experiment is the one saved in the run's folder, and a flag that contradicts it
     is an error. Without --run_dir the folder is the one that the given flags name.
     """
-    parser, groups = make_parser(description)
+    usual = settings_beside(defaults["preset"], {}) | defaults if defaults else {}
+    needed = {name: getattr(config_from(defaults).resolved(), name) for name in fixed}
+    parser, groups = make_parser(description, None, usual, fixed)
     group = groups["run"]
     group.add_argument("--resume", action="store_true", help="go on with the run in the run's folder")
     group.add_argument("--eval_only", action="store_true", help="measure the run's saved weights again")
@@ -91,11 +97,17 @@ def parse_flags(argv=None, description=None, defaults=None, fixed=()):
     for field in flag_fields():
         if field.name in given:  # what is never allowed is refused before what is not allowed together
             check_value(field.name, field.metadata, given[field.name])
+    _check_fixed(needed, given)
     config = _saved(given, defaults or {}) if resume or eval_only else _beside_preset(given, defaults or {})
-    for name in fixed:
-        if (value := getattr(config, name)) != (needed := getattr(config_from(defaults).resolved(), name)):
-            raise UsageError(f"--{name}: {as_words(value)} is not allowed; here it is {as_words(needed)}")
+    _check_fixed(needed, vars(config))
     return config, resume, eval_only
+
+
+def _check_fixed(needed, settings):
+    """Raises UsageError where a setting of those `needed` has another value."""
+    for name, value in needed.items():
+        if settings.get(name, value) != value:
+            raise UsageError(f"--{name}: {as_words(settings[name])} is not allowed; here it is {as_words(value)}")
 
 
 def _given(parser, argv):
@@ -139,9 +151,10 @@ def _saved(given, defaults):
             continue
         if name not in there:
             raise UsageError(f"--{name}: not with --objective {held.objective}, which {held.run_dir} holds")
-        value = min(value, held.n_samples) if name == "first_samples" else value  # as Config completes it
-        if value != there[name]:
-            raise UsageError(f"--{name}: {as_words(value)}, but {held.run_dir} holds {as_words(there[name])}")
+        completed = min(value, held.n_samples) if name == "first_samples" else value  # as Config completes it
+        if completed != there[name]:
+            flag = f"--{name}:" if name in given else f"--preset: {given['preset']} has {name}"
+            raise UsageError(f"{flag} {as_words(value)}, but {held.run_dir} holds {as_words(there[name])}")
     call = {name: value for name, value in given.items() if name in EVALUATION | CALL and name != "preset"}
     return dataclasses.replace(held, **call).resolved()
 

@@ -40,7 +40,7 @@ def _found_in(run, config, resume, eval_only, continue_existing):
         resume = not eval_only and run.has_checkpoints()
     if resume and run.is_whole():  # there is nothing left to do but to measure it
         resume, eval_only = False, True
-    run.check(resume, eval_only)
+    run.check(config, resume, eval_only)
     return resume, eval_only
 
 
@@ -61,7 +61,7 @@ def _check_beginning(config):
             raise UsageError(f"--start_from: {other.path} has {name} {as_words(saved[name])}, not {as_words(value)}")
     if not other.beginning.with_suffix(".index").exists():
         raise UsageError(
-            f"--start_from: {other.path} has no checkpoint after its {config.beginning_epochs} such epochs"
+            f"--start_from: {other.path} has no checkpoint after its first {config.beginning_epochs} epochs"
         )
     rows = read_csv(other.metrics) if other.metrics.exists() else []
     if not any(int(row["epoch"]) < config.beginning_epochs for row in rows):

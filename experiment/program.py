@@ -27,22 +27,37 @@ from experiment.startup import start_tensorflow
 
 
 def _at_a_terminal(program):
-    """Decorates a program: what a terminal cannot show is shown as it can, and a reader that goes away ends it."""
+    """Decorates a program: characters that a terminal lacks become plain text, a stream may be closed, and a reader
+    that goes away, a full disk or Ctrl-C ends it without a traceback.
+    """
 
     @functools.wraps(program)
     def run(*args, **kwargs):
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="plain_text")
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed, as a daemon's may be
+                setattr(sys, name, open(os.devnull, "w"))
+            elif hasattr(getattr(sys, name), "reconfigure"):
+                getattr(sys, name).reconfigure(errors="plain_text")
         try:
             code = program(*args, **kwargs)
             sys.stdout.flush()
             return code
+        except KeyboardInterrupt:
+            return _stopped("stopped", None, None)
         except BrokenPipeError:  # as `| head -1` makes it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still held back goes nowhere
+            _drop_what_is_held_back()
             return 128 + signal.SIGPIPE
+        except OSError as error:
+            _drop_what_is_held_back()
+            return _fail(f"{error.strerror or error}: {error.filename or 'stdout'}")
 
     return run
+
+
+def _drop_what_is_held_back():
+    """Else Python would try again to write it, when the process ends."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _plain_text(error):
@@ -160,12 +175,15 @@ class _FinishedRuns(contextlib.ExitStack):
 
 
 def _with_tensorflow(work, config, run):
+    os.environ["MPLBACKEND"] = "Agg"  # the figures are files; a user's own choice may not be installed here
     with _sigterm_as_ctrl_c():
         try:
             line, strategy = start_tensorflow(config.gpu, config.threads, config.strategy)
             print(f"device: {line}", flush=True)
             with strategy.scope() if strategy else contextlib.nullcontext():
                 return _guarded(work, config, run)
+        except UsageError as error:
+            return _fail(error)
         except KeyboardInterrupt:
             return _stopped("stopped", config, run)
 

@@ -15,6 +15,7 @@ GROUPS = {  # of flags, in the order in which --help shows them
     "call": "this call of the program",
 }
 TYPES = {int: "a whole number", float: "a number", str: "a text"}
+MOST = 10**9  # of whole numbers that have no maximum of their own: TensorFlow's sizes end at twice that
 
 
 def setting(default, type, help, group, **rules):
@@ -62,12 +63,14 @@ def check_value(name, rules, value):
             allowed = f"at least {rules['minimum']}"
         elif "above" in rules and not rules["above"] < one < float("inf"):
             allowed = f"more than {rules['above']}, and finite"
-        elif "maximum" in rules and not one <= rules["maximum"]:
-            allowed = f"at most {rules['maximum']}"
+        elif ("maximum" in rules or kind is int) and one > rules.get("maximum", MOST):
+            allowed = f"at most {rules.get('maximum', MOST)}"
         elif "below" in rules and not one < rules["below"]:
             allowed = f"less than {rules['below']}"
         elif one == "":  # as an unset variable of the shell is
             allowed = "a text that is not empty"
+        elif kind is str and any("\ud800" <= letter <= "\udfff" for letter in one):  # bytes that are not
+            allowed = "a text in UTF-8"  # TensorFlow takes no other paths
         elif one != one:  # NaN
             allowed = TYPES[kind]
         else:

@@ -1,5 +1,6 @@
 """The folder that holds all of one run: its files, its lock, and the settings saved in it."""
 
+import csv
 import fcntl
 import hashlib
 import importlib.metadata
@@ -15,7 +16,8 @@ import numpy as np
 from data.arrays import DataError, reading
 from experiment.errors import UsageError
 from experiment.settings import EVALUATION, Config
-from utils import read_csv, whole_file, write_csv, write_json
+from training.stages import CHECKPOINT
+from utils import numbered, read_csv, whole_file, write_csv, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -25,6 +27,7 @@ RECORD = {  # what a measurement has, and of which type
 }  # fmt: skip
 PARETO = {"pareto_k": float | None, "pareto_k_high": float | None}  # what records of earlier versions do not have
 DRAWN = {f"{split}_{bound}_elbo" for split in ("train", "test") for bound in ("iwae", "vae")}  # columns of figures
+KEPT = "[a-z]\\w*"  # any name of what training keeps in arrays/
 TRAINING = {"epochs": int, "seconds": int | float}  # what the record of a training has
 PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
@@ -65,10 +68,10 @@ class Run:
         except OSError:
             raise UsageError(f"--run_dir: another process is writing to {self.path}") from None
         # What a process leaves that was killed while it wrote. Other runs may lie below this folder.
-        for folder in (self.path, self.arrays, self.figures, self.figures / "epochs"):
+        for folder in (self.path, self.arrays, self.figures, *self.figures.glob("*/")):
             for left_over in folder.glob(".writing-*"):
                 left_over.unlink()
-        for left_over in self.checkpoints.glob("*_temp"):  # TensorFlow's
+        for left_over in self.checkpoints.glob("*_temp/"):  # TensorFlow's
             shutil.rmtree(left_over)
 
     def release(self):
@@ -80,16 +83,15 @@ class Run:
         return self.arrays / f"after_{epochs:04d}.weights.h5"
 
     def kept(self, name):
-        """[(epochs done, file)] of what training kept under `name`: after (weights), prior, q_means, or * for all of
-        them; oldest first. What another process is writing is not among them.
+        """[(epochs done, file)] of what training kept under `name`: after (weights), prior, q_means, or KEPT for all of
+        them; oldest first.
         """
-        paths = [path for path in self.arrays.glob(f"{name}_[0-9]*.*") if not path.name.startswith(".")]
-        return sorted((int(path.name.split(".")[0].rpartition("_")[2]), path) for path in paths)
+        return numbered(self.arrays, rf"{name}_(\d+)\.(?:npz|weights\.h5)")
 
     def copy_beginning(self, other, epochs):
         """Copies from the Run `other` what it logged and kept before `epochs` epochs were done."""
         write_csv(self.metrics, [row for row in read_csv(other.metrics) if int(row["epoch"]) < epochs])
-        for done, path in other.kept("*"):
+        for done, path in other.kept(KEPT):
             if done < epochs:
                 with whole_file(self.arrays / path.name) as temporary:
                     shutil.copyfile(path, temporary)
@@ -100,7 +102,7 @@ class Run:
 
     def has_checkpoints(self):
         """Whether training has begun here and can be gone on with."""
-        return any(self.checkpoints.glob("ckpt-*.index"))
+        return bool(numbered(self.checkpoints, CHECKPOINT))
 
     def weights_sha256(self):
         """Of the weights' file, as training.json keeps it: hexadecimal."""
@@ -120,7 +122,7 @@ class Run:
         """Raises UsageError where the weights are not those that training.json, if it says so, was written beside."""
         written = (self.trained() or {}).get("weights")
         if written and written != self.weights_sha256():
-            raise UsageError(f"--run_dir: {self.weights} is damaged: it is not what {self.training.name} knows")
+            raise UsageError(f"--run_dir: {self.weights} is damaged: its SHA-256 is not that in {self.training.name}")
 
     def check_metrics(self, flag="run_dir"):
         """Raises UsageError where metrics.csv is there and has no whole rows of numbers."""
@@ -131,7 +133,9 @@ class Run:
                 float(value)
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError):
+        except OSError as error:
+            raise UsageError(f"--{flag}: {self.metrics} cannot be read ({error.strerror})") from None
+        except (ValueError, KeyError, TypeError, csv.Error):
             whole = False
         if not whole:
             how = "; if it is deleted, the run can go on, but the rows so far are lost" * (flag == "run_dir")
@@ -145,7 +149,7 @@ class Run:
                     read = _read_means if path.suffix == ".npz" else _read_weights
                     read(path)
             except DataError as error:
-                raise UsageError(f"--{flag}: {error}; delete it, and the pictures go without") from None
+                raise UsageError(f"--{flag}: {error}; delete it, and the pictures will lack it") from None
 
     def trained(self):
         """The record of the training, the content of training.json, or None. Raises UsageError if it is damaged."""
@@ -164,8 +168,11 @@ class Run:
         saved = {"experiment": config.experiment(), "evaluation": evaluation, "preset": config.preset}
         write_json(self.config, saved | provenance())
 
-    def check(self, resume=False, eval_only=False):
-        """Raises UsageError where there is nothing to resume or to evaluate, or already a run where one is to begin."""
+    def check(self, config, resume=False, eval_only=False):
+        """Raises UsageError where there is nothing to resume or to evaluate, or already a run where one is to begin.
+
+        config: the settings of the run that is to begin.
+        """
         checkpoints = self.has_checkpoints()
         self.recorded()  # a damaged record is found before the work
         if eval_only:
@@ -181,11 +188,18 @@ class Run:
         elif checkpoints or self.is_trained():
             state = "finished run: --eval_only measures it" if self.is_trained() else "run: --resume goes on with it"
             raise UsageError(f"--run_dir: {self.path} already holds a {state}, and another --run_dir starts anew")
-        elif left := [path.name for path in (self.weights, self.training, self.test_llh) if path.exists()]:
+        elif left := self._left_over(config):
             raise UsageError(
                 f"--run_dir: {self.path} has {' and '.join(left)} of another run; delete that, or give another"
                 " --run_dir"
             )
+
+    def _left_over(self, config):
+        """Names of what another run has left. A log and arrays of these very settings are written anew."""
+        files = [self.weights, self.training, self.test_llh]
+        if not self.config.exists() or load_config(self.path).experiment() != config.experiment():
+            files += [self.metrics, *(path for _, path in self.kept(KEPT))]
+        return [str(path.relative_to(self.path)) for path in files if path.exists()]
 
 
 def _read_means(path):
@@ -231,7 +245,7 @@ def load_config(folder, flag="run_dir"):
         settings = saved["experiment"] | saved["evaluation"] | {"preset": saved["preset"]}
     except FileNotFoundError:
         raise UsageError(f"--{flag}: no run in {folder} (it has no config.json)") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"--{flag}: {path} cannot be read ({type(error).__name__}: {error})") from None
     if unknown := sorted(settings.keys() - (Config().experiment().keys() | EVALUATION | {"preset"})):
         raise UsageError(f"--{flag}: {path} has settings this version does not know: {', '.join(unknown)}")

@@ -296,6 +296,7 @@ def build_model(config, pixel_means):
     """
     import keras
 
+    keras.config.set_floatx("float32")  # whatever the user's keras.json has
     keras.utils.set_random_seed(config.seed)
     return model_class(config.model)(
         n_hidden=config.n_hidden,

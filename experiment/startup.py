@@ -6,11 +6,15 @@ import platform
 import sys
 import tempfile
 
+from data.arrays import first_line
+from experiment.errors import UsageError
+
 
 @contextlib.contextmanager
 def _muted_stderr():
-    """Holds back what is written to stderr, by C++ too. Shows all of it if the block fails. If the block puts anything
-    into the list that it is given, shows TensorFlow's lines about GPUs, its warnings and its errors.
+    """Holds back what is written to stderr, by C++ too. Shows all of it if the block fails, unless it is stopped or has
+    a line that says why. If the block puts anything into the list that it is given, shows TensorFlow's lines about
+    GPUs, its warnings and its errors.
     """
     wanted = []
     sys.stderr.flush()
@@ -19,6 +23,9 @@ def _muted_stderr():
         os.dup2(held.fileno(), 2)
         try:
             yield wanted
+        except (KeyboardInterrupt, UsageError):
+            wanted.clear()
+            raise
         except BaseException:
             wanted.clear()
             held.seek(0)
@@ -57,9 +64,11 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
     core. strategy: as the flag of that name; multi_worker waits here for the other workers.
     What TensorFlow writes while it starts is held back, unless it fails or finds no such GPU; then it may say why.
 
+    Raises UsageError where a worker cannot start.
     Returns (a line that says what is used, a tf.distribute.Strategy or None for one device).
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     asked = None if gpu is None else [gpu] if isinstance(gpu, int) else list(gpu)
     with _muted_stderr() as wanted:
         import tensorflow as tf
@@ -73,7 +82,10 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
         tf.config.set_visible_devices([gpus[n] for n in used], "GPU")
         for n in used:
             tf.config.experimental.set_memory_growth(gpus[n], True)
-        chosen = tf.distribute.MultiWorkerMirroredStrategy() if strategy == "multi_worker" else None
+        try:
+            chosen = tf.distribute.MultiWorkerMirroredStrategy() if strategy == "multi_worker" else None
+        except tf.errors.OpError as error:
+            raise UsageError(f"--strategy: multi_worker cannot start as TF_CONFIG says ({first_line(error)})") from None
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")  # starts the runtime
         if strategy == "mirrored" and len(devices) > 1:
             chosen = tf.distribute.MirroredStrategy([device.name for device in devices])

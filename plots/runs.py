@@ -118,8 +118,9 @@ def _in_two_dimensions(means):
         return np.hstack([means, np.zeros_like(means)]), ("first unit", "")
     if means.shape[1] == 2:
         return means, ("first unit", "second unit")
-    pca = PCA(n_components=2).fit(means)
-    shares = zip(("first", "second"), pca.explained_variance_ratio_)
+    with np.errstate(invalid="ignore"):  # means that are all alike have no variance
+        pca = PCA(n_components=2).fit(means)
+    shares = zip(("first", "second"), np.nan_to_num(pca.explained_variance_ratio_))
     return pca.transform(means), [f"{which} component ({share:.0%} of the variance)" for which, share in shares]
 
 

@@ -94,19 +94,21 @@ def dreg_beside_iwae(pairs, path):
                                 sharey="row", squeeze=False, height_ratios=(3, 2))  # fmt: skip
     for (above, below), (k, runs) in zip(axes.T, pairs.items()):
         for split, style in (("train", "--"), ("test", "-")):
-            curves = [_column(run, f"{split}_iwae_elbo") for run in runs]
-            for (epochs, bound), name, colour in zip(curves, ("DReG", "IWAE"), LINE_COLOURS):
-                above.plot(epochs[1:], bound[1:], style, color=colour, lw=1.3, label=f"{name}, {split} images")
-            ahead = [dreg - iwae for dreg, iwae in zip(*(bound for _, bound in curves))]
-            below.plot(curves[0][0][1 : len(ahead)], ahead[1:], style, color=LINE_COLOURS[2], lw=1.3, label=split)
+            dreg, iwae = ({epoch: bound for epoch, bound in zip(*_column(run, f"{split}_iwae_elbo")) if epoch}
+                          for run in runs)  # epoch 0 has no place on a logarithmic axis  # fmt: skip
+            for bounds, name, colour in ((dreg, "DReG", LINE_COLOURS[0]), (iwae, "IWAE", LINE_COLOURS[1])):
+                above.plot([*bounds], [*bounds.values()], style, color=colour, lw=1.3, label=f"{name}, {split} images")
+            both = sorted(dreg.keys() & iwae.keys())  # a log that was deleted begins later
+            below.plot(both, [dreg[n] - iwae[n] for n in both], style, color=LINE_COLOURS[2], lw=1.3, label=split)
         above.set(title=f"k = {k}", xscale="log")
         below.axhline(0, color="black", lw=0.8)
         below.set_xlabel("epochs")
         for axis in (above, below):
             axis.grid(alpha=0.3)
-    lines = [line.get_ydata() for axis in axes[0] for line in axis.lines]
-    best, worst = max(map(max, lines)), min(map(min, lines))  # where they begin is far below where they differ
-    axes[0, 0].set(ylim=(max(best - 20, worst), best + 1), ylabel="IWAE bound at the epoch's k, nats")
+    if bounds := [bound for axis in axes[0] for line in axis.lines for bound in line.get_ydata()]:
+        # where they begin is far below where they differ
+        axes[0, 0].set_ylim(max(max(bounds) - 20, min(bounds)), max(bounds) + 1)
+    axes[0, 0].set_ylabel("IWAE bound at the epoch's k, nats")
     axes[1, 0].set_ylabel("DReG less IWAE, nats")
     axes[0, 0].legend(loc="upper left")
     axes[1, 0].legend(loc="upper left")

@@ -68,7 +68,7 @@ class Gradients:
         else:
             self.model.load_weights(weights)
 
-    def moments(self, objective, k, n_draws=DRAWS, first=0):
+    def moments(self, objective, k, n_draws, first=0):
         """{"encoder", "decoder"} -> GradientMoments, of draws numbered from `first`."""
         if k == 1 and OBJECTIVES[objective].elbo_at_one:
             objective = "vae_elbo"
@@ -112,7 +112,7 @@ def gradient_rows(session):
             for k in SAMPLES:
                 if k < OBJECTIVES[objective].least_samples:
                     continue
-                for network, moments in gradients.moments(objective, k).items():
+                for network, moments in gradients.moments(objective, k, DRAWS).items():
                     row = dict(objective=objective, **_numbers(objective), k=k, epochs=epochs, network=network)
                     row |= dict(variance=float(moments.variance.mean()), snr=float(moments.snr()))
                     rows.append(row | _distance(moments, reference, network, objective, k))
@@ -122,15 +122,19 @@ def gradient_rows(session):
 
 
 def pairs(session, plain):
-    """{k: (the Run with dreg, the Run with iwae_elbo)}: this task's own, and those of COMPARED that have ended."""
-    found = {session.config.n_samples: (session.run, plain.run)}
-    for k in COMPARED:
-        runs = [session.finished_sibling(objective=name, n_samples=k) for name in ("dreg", "iwae_elbo")]
-        if all(runs):
-            found.setdefault(k, runs)
-    if missing := sorted({*COMPARED} - found.keys()):
-        print(f"learning curves: none for k = {', '.join(map(str, missing))}; this task with that --n_samples has them")
-    return dict(sorted(found.items()))
+    """{k: (the Run with dreg, the Run with iwae_elbo)}: this task's own, and those of COMPARED that have ended; if both
+    have metrics.csv.
+    """
+    own = {session.config.n_samples: (session.run, plain.run)}
+    others = {
+        k: [session.finished_sibling(objective=name, n_samples=k) for name in ("dreg", "iwae_elbo")] for k in COMPARED
+    }
+    every = dict(sorted((others | own).items()))
+    found = {k: runs for k, runs in every.items() if all(run and run.metrics.exists() for run in runs)}
+    if missing := every.keys() - found.keys():
+        ks = ", ".join(map(str, sorted(missing)))
+        print(f"learning curves: none for k = {ks}; this task with that --n_samples makes runs with metrics.csv")
+    return found
 
 
 def _numbers(objective):
@@ -157,7 +161,8 @@ def work(session):
     plain.report()
     for run in (session.run, plain.run):
         run.check_metrics()
-    dreg_beside_iwae(pairs(session, plain), session.run.figures / "dreg_learning_curves.png")
+    if compared := pairs(session, plain):
+        dreg_beside_iwae(compared, session.run.figures / "dreg_learning_curves.png")
     rows = gradient_rows(plain)
     write_csv(session.run.path / "gradient_noise.csv", rows)
     estimators(rows, session.run.figures / "estimators.png")

@@ -115,12 +115,14 @@ def work(settings, sessions):
     groups = drawn(configs)
     shown = {name: activities[name] for names in groups.values() for name in names}
     activity_histograms(shown, ACTIVE, folder / "activity.png")
+    written = ["active_units.csv", "activity.png"]
     logged = {
         title: {name: runs[name] for name in names if runs[name].metrics.exists()} for title, names in groups.items()
     }
     if logged := {title: group for title, group in logged.items() if group}:
         units_while_training(logged, folder / "while_training.png")
-    print(f"active_units.csv, activity.png and while_training.png are in {folder}")
+        written.append("while_training.png")
+    print(f"{', '.join(written)} are in {folder}")
 
 
 if __name__ == "__main__":

@@ -103,28 +103,38 @@ def test_every_batch_has_images_and_chains_of_its_own(monkeypatch):
 
 
 def test_every_step_of_pilot_and_chains_has_noise_of_its_own(monkeypatch):
-    """Else the step sizes would be found from the noise they are used with. A fifth of the temperatures finds them."""
-    noted, at = [], set()
+    """Else the step sizes would be found from the noise they are used with. A fifth of the temperatures finds them; the
+    chains take them as they are, and those that go back in the other order.
+    """
+    noted, at, sizes = [], set(), []
 
     class Stays:
-        def __init__(self, *_):
-            pass
+        def __init__(self, density, size, steps):
+            self.size = size
 
         def bootstrap_results(self, z):
             pass
 
         def one_step(self, z, results, seed):
-            tf.py_function(lambda s, z: noted.append(tuple(s.numpy())) or at.add(z.numpy().tobytes()), [seed, z[0]], [])
+            def note(seed, z, size):
+                noted.append(tuple(seed.numpy()))
+                at.add(z.numpy().tobytes())
+                sizes.append(float(size[0, 0, 0]))
+
+            tf.py_function(note, [seed, z[0], self.size], [])
             return z, types.SimpleNamespace(log_accept_ratio=tf.zeros(z[0].shape[:2]))
 
     monkeypatch.setattr(ais.mcmc, "HamiltonianMonteCarlo", Stays)
     model = LinearGaussian()
     anneal = ais._make_anneal(model, 10, 2, False)
-    for start in (None, (tf.zeros([1, 3, 2]),)):
-        noted.clear()
-        at.clear()
+    first, grown = ais.FIRST_STEP_SIZE, ais.FIRST_STEP_SIZE * np.exp(ais.ADAPTATION * (1 - ais.ACCEPTED))
+    of_chains = [first] * 5 + [grown] * 5, [grown] * 4 + [first] * 6  # all proposals are accepted
+    for start, expected in zip((None, (tf.zeros([1, 3, 2]),)), of_chains):
+        for found in (noted, at, sizes):
+            found.clear()
         anneal(model.x[:3], np.zeros((3, 0), np.float32), tf.constant([1, 2]), start)
         assert len(noted) == len(set(noted)) == 2 + 10 and len(at) == 2  # pilot and chains begin at other points
+        np.testing.assert_allclose(sizes, [first, grown, *expected], rtol=1e-6)
 
 
 @pytest.mark.parametrize("n_latent", [(3,), (4, 3)])

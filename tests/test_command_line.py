@@ -109,9 +109,10 @@ def test_a_folder_is_free_when_the_command_has_ended(few_digits, tmp_path):
     assert kept_too
 
 
-def test_folders_are_free_when_a_survey_is_at_the_next_and_when_it_has_ended(finished, few_digits, results):
+def test_folders_are_free_when_a_survey_is_at_the_next_and_when_it_has_ended(finished, few_digits, results, tmp_path):
     for name in "ab":
         shutil.copytree(finished, results / name)
+    settings = (results / "a/config.json").read_bytes()
     saved, kept = json.loads((results / "b/config.json").read_text()), []
     saved["experiment"]["held_out"] = 150
     (results / "b/config.json").write_text(json.dumps(saved))
@@ -122,7 +123,9 @@ def test_folders_are_free_when_a_survey_is_at_the_next_and_when_it_has_ended(fin
         with pytest.raises(UsageError, match="another process is writing"):
             Run(results / "b")
 
-    assert survey(look, None, ["--gpu", "-1", "--eval_samples", "7"]) == 0
+    assert survey(look, None, ["--gpu", "-1", "--eval_samples", "7", "--data_dir", str(tmp_path)]) == 0
+    assert (results / "a/config.json").read_bytes() == settings  # the run's own
+    assert {session.config.data_dir for session in kept} == {str(tmp_path)}
     assert [session.config.eval_samples for session in kept] == [7, 7]  # as the flag says, not as was saved
     assert [session.run.path.name for session in kept] == ["a", "b"]
     assert [len(session.dataset.test_images) for session in kept] == [200, 150]  # each has its own split
@@ -132,11 +135,15 @@ def test_folders_are_free_when_a_survey_is_at_the_next_and_when_it_has_ended(fin
 def test_each_run_of_a_survey_has_its_own_data(finished, few_digits, results, monkeypatch):
     loaded, load = [], program.load_data
     monkeypatch.setattr(
-        program, "load_data", lambda config: (loaded.append((config.dataset, config.binarise)), load(config))[1]
-    )
+        program, "load_data",
+        lambda config: (loaded.append((config.dataset, config.binarise, config.own_data)), load(config))[1],
+    )  # fmt: skip
+    mine = dict(n_train=400, n_test=200, image_shape=[28, 28], n_labels=10, crc32=1)  # and later, at the same path,
+    later = mine | dict(crc32=2)  # others
     fashion = {"dataset": "fashion_mnist"}
     threshold = fashion | {"binarise": "threshold"}
-    for name, changes in (("a", {}), ("b", fashion), ("c", threshold), ("d", threshold)):
+    own = [{"dataset": "/pictures", "own_data": facts} for facts in (mine, later)]
+    for name, changes in zip("abcdef", ({}, fashion, threshold, threshold, *own)):
         shutil.copytree(finished, results / name)
         saved = json.loads((results / name / "config.json").read_text())
         saved["experiment"] |= changes
@@ -144,7 +151,10 @@ def test_each_run_of_a_survey_has_its_own_data(finished, few_digits, results, mo
     opened = []
     assert survey(lambda _, sessions: opened.extend(one() for _, one in sessions), None, ["--gpu", "-1"]) == 0
     assert all(opened)
-    assert loaded == [("mnist", "dynamic"), ("fashion_mnist", "dynamic"), ("fashion_mnist", "threshold")]
+    assert loaded == [
+        ("mnist", "dynamic", None), ("fashion_mnist", "dynamic", None), ("fashion_mnist", "threshold", None),
+        ("/pictures", "dynamic", mine), ("/pictures", "dynamic", later),
+    ]  # fmt: skip
 
 
 def test_divergence_is_one_line_and_code_1(few_digits, tmp_path, capfd):

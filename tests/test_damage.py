@@ -12,7 +12,7 @@ import pytest
 import data.mnist
 import data.published
 from evaluation import likelihood
-from experiment import session
+from experiment import program, session
 from experiment.run_folder import DRAWN
 from tests.helpers import RECORD, go_on_line, in_process, one_line, weights_in
 
@@ -30,6 +30,8 @@ WRONG_TYPES = [
     ("hyperparameters", [1], "hyperparameters: (1,) is not allowed"),
     ("seed", -1, "--seed: -1 is not allowed; at least 0"),
 ]
+TOO_DEEP = pytest.param("[" * 100000, id="too deep")
+TOO_LONG = pytest.param("epoch,step\n" + "0" * 140000 + ",0\n", id="too long")
 
 
 @pytest.mark.parametrize(("name", "value", "said"), WRONG_TYPES)
@@ -41,7 +43,9 @@ def test_a_config_of_wrong_types_is_one_line_before_the_work(name, value, said, 
     one_line(capfd, said, f"--run_dir: {copied}/config.json")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "7", '{"experiment": 3, "evaluation": {}, "preset": "paper"}', "\xff"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "7", '{"experiment": 3, "evaluation": {}, "preset": "paper"}', "\xff", TOO_DEEP]
+)
 def test_a_config_that_is_none_is_one_line_before_the_work(content, copied, no_work, capfd):
     (copied / "config.json").write_bytes(content.encode("latin-1"))
     assert in_process("--resume", "--run_dir", copied) == 2
@@ -118,6 +122,7 @@ def test_a_damaged_training_json_is_one_line_before_the_work(content, copied, no
         "epoch,step\n1,0\n",
         "epoch,step\n0,0\n",
         ",".join(["epoch,step", *sorted(DRAWN)]) + "\n0,0,x,1,1,1\n",
+        TOO_LONG,
     ],
 )
 def test_damaged_metrics_are_one_line_before_the_work(content, copied, no_work, capfd):
@@ -125,6 +130,53 @@ def test_damaged_metrics_are_one_line_before_the_work(content, copied, no_work, 
     (copied / "metrics.csv").write_text(content)
     assert in_process("--resume", "--run_dir", copied) == 2
     one_line(capfd, "metrics.csv is damaged")
+
+
+def test_metrics_that_cannot_be_read_are_not_called_damaged(copied, no_work, capfd):
+    (copied / "model.weights.h5").unlink()
+    (copied / "metrics.csv").unlink()
+    (copied / "metrics.csv").mkdir()
+    assert in_process("--resume", "--run_dir", copied) == 2
+    one_line(capfd, "metrics.csv cannot be read (Is a directory)")
+
+
+def test_files_that_others_left_in_the_folder_are_passed_over(copied):
+    """A file manager's copies, a list of checkpoints that is none, and what a killed process had begun to write."""
+    expected = weights_in(copied)
+    (copied / "model.weights.h5").unlink()
+    for name in ("arrays/prior_0001 (copy).npz", "checkpoints/ckpt-3 (copy).index", "checkpoints/a_temp"):
+        (copied / name).touch()
+    (copied / "checkpoints/checkpoint").write_bytes(b"\xff\xfe")
+    (copied / "figures/posteriors").mkdir()
+    (copied / "figures/posteriors/.writing-x").touch()
+    assert in_process("--resume", "--run_dir", copied) == 0
+    assert not list(copied.rglob(".writing-*"))
+    for a, b in zip(weights_in(copied), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_damaged_weights_are_made_again_from_the_checkpoint(copied):
+    expected = (copied / "model.weights.h5").read_bytes()
+    (copied / "model.weights.h5").write_bytes(expected[:-1] + bytes([expected[-1] ^ 1]))
+    assert in_process("--resume", "--run_dir", copied) == 0
+    assert len((copied / "model.weights.h5").read_bytes()) == len(expected)
+    assert in_process("--eval_only", "--run_dir", copied) == 0
+
+
+def test_only_damaged_checkpoints_are_an_error_of_a_line_each(copied, capfd):
+    (copied / "model.weights.h5").unlink()
+    for path in (copied / "checkpoints").glob("*.index"):
+        path.write_bytes(path.read_bytes()[:20])
+    assert in_process("--resume", "--run_dir", copied) == 2
+    assert "error: --resume: no usable checkpoint in" in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_one_sample_of_one_image_has_no_errors(copied, capfd):
+    assert in_process("--eval_only", "--run_dir", copied, "--eval_samples", 1, "--eval_images", 1) == 0
+    record = json.loads((copied / "test_llh.json").read_text())
+    assert record["standard_error"] is record["mc_error"] is None
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last == f"test log likelihood (k=1): {record['test_llh']:.2f} nats"
 
 
 def flipped(content):
@@ -207,6 +259,30 @@ def test_a_reader_that_goes_away_ends_it_in_silence(copied, no_work, monkeypatch
         monkeypatch.setattr(sys, "stdout", stdout)
         assert in_process("--eval_only", "--run_dir", copied) == 141
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_may_be_closed(stream, copied, monkeypatch):
+    """As those of a daemon are."""
+    monkeypatch.setattr(sys, stream, None)
+    assert in_process("--epochs", 0) == 2
+    monkeypatch.setattr(sys, stream, None)
+    assert in_process("--eval_only", "--run_dir", copied) == 0
+
+
+def test_a_full_disk_behind_stdout_is_one_line(copied, no_work, monkeypatch, capfd):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert in_process("--eval_only", "--run_dir", copied) == 2
+    one_line(capfd, "No space left on device: stdout")
+
+
+def test_ctrl_c_before_the_folder_is_open_is_one_line(monkeypatch, capfd):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "parse_flags", stopped)
+    assert in_process() == 130 and capfd.readouterr().err == "\nstopped\n"
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """Which device a program takes, and what it says and records of it."""
 
+import json
 import os
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiment import program
+from experiment import command_line, program, startup
+from experiment.errors import UsageError
 from experiment.startup import hardware, start_tensorflow
 from tests.helpers import in_process
 
@@ -49,6 +52,37 @@ def test_records_name_the_gpus_in_use_and_the_threads(monkeypatch):
     assert hardware(3) == {"device": "card a, card b", "threads": 3}
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 7}, raising=False)
     assert hardware(0)["threads"] == 3  # those that this process may use
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(KeyboardInterrupt(), ""), (UsageError("why"), ""), (ImportError(), "I0000 oneDNN is on\n")]
+)
+def test_what_tensorflow_says_while_it_starts_is_shown_where_it_fails_without_a_line(error, said, capfd):
+    with pytest.raises(type(error)), startup._muted_stderr():
+        os.write(2, b"I0000 oneDNN is on\n")
+        raise error
+    assert capfd.readouterr().err == said
+
+
+def test_a_worker_that_cannot_start_is_one_line(few_digits, monkeypatch, capfd):
+    def in_use():
+        raise tf.errors.UnknownError(None, None, "Could not start gRPC server")
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", in_use)
+    cluster = {"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    assert in_process("--strategy", "multi_worker", "--run_dir", few_digits / "run") == 2
+    assert "--strategy: multi_worker cannot start as TF_CONFIG says (Could not start" in capfd.readouterr().err
+
+
+def test_a_user_s_own_choices_for_keras_and_matplotlib_do_not_reach_a_program(few_digits, digits, monkeypatch):
+    for name in ("KERAS_BACKEND", "MPLBACKEND"):
+        monkeypatch.setenv(name, "nonsense")
+    tf.keras.config.set_floatx("float64")
+    seen = []
+    assert command_line(lambda session: seen.append(session.model), None, ["--run_dir", str(few_digits / "run")]) == 0
+    assert (os.environ["KERAS_BACKEND"], os.environ["MPLBACKEND"]) == ("tensorflow", "Agg")
+    assert {weight.dtype for weight in seen[0].get_weights()} == {np.dtype("float32")}
 
 
 def test_a_gpu_that_is_not_there_is_told_and_what_tensorflow_says_of_it(monkeypatch, capfd):

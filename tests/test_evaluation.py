@@ -110,6 +110,8 @@ def test_every_sample_counts_once_whatever_the_chunks(n_samples, monkeypatch):
     assert (result.mc_error is None) == (n_samples == 1) == np.isnan(errors).all()
     if n_samples > 1:  # weighed by their sizes, groups of unequal ones agree too
         np.testing.assert_allclose(errors, 0, atol=1e-3)
+    result, _ = estimate(model.x[:1])
+    assert result.standard_error is None and result.n_images == 1
 
 
 def test_estimate_at_small_k_is_the_iwae_bound_in_expectation():

@@ -27,6 +27,20 @@ def test_help_names_every_flag():
     assert all(f"{name}, {entry.help}" in said for name, entry in (OBJECTIVES | MODELS).items())
 
 
+def test_a_task_s_help_shows_its_own_defaults_and_leaves_out_what_it_is_about(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--help", "task03")
+    said = " ".join(capsys.readouterr().out.split()).partition("options:")[2]
+    for flag, usual in (("--preset", "(fast)"), ("--epochs", "(328)"), ("--n_latent", "(4 2)"), ("--n_samples", "(5)")):
+        assert usual in said.partition(f"{flag} ")[2].partition(" --")[0]
+    assert "--stochastic_layers" not in said and "--n_hidden" in said
+
+
+def test_a_checkpoint_is_known_by_the_settings_that_are_not_the_usual_ones():
+    """By this text checkpoints of earlier versions are known, too."""
+    assert Config(seed=3).resolved().fingerprint() == '{"seed": 3}'
+
+
 def parsed(flags, task=None):
     module = importlib.import_module(f"tasks.{task}") if task else None
     return parse_flags(flags.split(), None, *((module.DEFAULTS, module.FIXED) if module else ()))[0]
@@ -141,8 +155,9 @@ def test_the_settings_of_the_evaluation_are_used_again(mode, begun):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ("--preset fast", "--epochs: 328, but {} holds 20"),
-        ("--preset paper", "--epochs: -1, but {} holds 20"),
+        ("--preset fast", "--preset: fast has epochs 328, but {} holds 20"),
+        ("--preset paper", "--preset: paper has epochs -1, but {} holds 20"),
+        ("--first_samples 9", "--first_samples: 9, but {} holds 1"),
         ("--preset quick --epochs 10", "--epochs: 10, but {} holds 20"),
         ("--n_latent 7", "--n_latent: 7, but {} holds 100"),
         ("--groups 1", "--groups: 1, but {} holds 5"),
@@ -182,7 +197,7 @@ def test_a_preset_that_means_something_else_now_does_not_change_a_saved_run(mode
     monkeypatch.setitem(PRESETS, "fast", {**PRESETS["quick"], "batch_size": 10})
     assert parsed(f"{mode} --run_dir {folder}") == saved == load_config(folder)
     assert (saved.preset, saved.epochs, saved.optimizer) == ("fast", 328, "soap")
-    with pytest.raises(UsageError, match="--epochs: 20, but"):
+    with pytest.raises(UsageError, match="--preset: fast has epochs 20, but"):
         parsed(f"{mode} --run_dir {folder} --preset fast")
 
 

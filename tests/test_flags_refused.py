@@ -40,7 +40,10 @@ WRONG = [
     ("--epochs 1 --learning_rate nan", "--learning_rate: nan is not allowed; more than 0"),
     ("--learning_rate 0.1", "--learning_rate: only with --epochs N"),
     ("--schedule cosine", "--schedule: cosine does not go with --epochs -1"),
-    ("--objective vae_elbo --backward_samples 2", "--backward_samples: only with iwae_elbo or iwae_eq14"),
+    (
+        "--objective vae_elbo --backward_samples 2",
+        "--backward_samples: only with iwae_elbo or iwae_eq14, not with vae_elbo",
+    ),
     ("--backward_samples 9", "--backward_samples: 9 is not allowed; at most --n_samples"),
     ("--ema 1", "--ema: 1.0 is not allowed; less than 1"),
     ("--beta_warmup inf", "--beta_warmup: inf is not allowed; at least 0"),
@@ -82,8 +85,14 @@ WRONG = [
     ("--objective iwae_elbo --alpha 0.5", "--alpha: not with --objective iwae_elbo"),
     ("--objective rws --n_samples 1", "--n_samples: 1 is not allowed; --objective rws needs at least 2"),
     ("--objective jvi --preset fast", "--first_samples: 1 is not allowed; --objective jvi needs at least 2"),
-    ("--per_image {tmp}/none/each.csv", "--per_image: {tmp}/none/each.csv is not a file in a folder that can be"),
-    ("--per_image {tmp}", "--per_image: {tmp} is not a file in a folder that can be written"),
+    ("--per_image {tmp}/none/each.csv", "--per_image: {tmp}/none/each.csv is not allowed; a new .csv file, or that"),
+    ("--per_image {tmp}", "--per_image: {tmp} is not allowed; a new .csv file"),
+    ("--per_image {tmp}/table.csv", "--per_image: {tmp}/table.csv is not allowed; a new .csv file"),
+    ("--per_image {tmp}/each.txt", "--per_image: {tmp}/each.txt is not allowed; a new .csv file"),
+    ("--per_image {tmp}/link.csv", "--per_image: {tmp}/link.csv is not allowed; a new .csv file"),
+    ("--n_samples 99999999999999999999", "--n_samples: 99999999999999999999 is not allowed; at most 1000000000"),
+    ("--eval_samples 1000000001", "--eval_samples: 1000000001 is not allowed; at most 1000000000"),
+    ("--epochs 1 --run_dir {tmp}/a\udcff", "a\udcff is not allowed; a text in UTF-8"),
     ("--binarise grey", "--binarise: grey is not allowed; one of dynamic, fixed, threshold, none"),
     ("--nonsense", "unrecognized arguments: --nonsense"),
     ("--n_sample 5", "unrecognized arguments: --n_sample 5"),
@@ -135,7 +144,7 @@ WRONG = [
     ("--preset quick --first_samples 3", "--first_samples: only with --grow_samples"),
     ("--preset quick --grow_samples 0.04", "--grow_samples: 0.04 is not allowed; it is less than one of 20 epochs"),
     ("--data_dir {tmp}/" + 300 * "a", "/" + 300 * "a" + " is not a folder"),
-    ("--per_image {tmp}/" + 300 * "a", "/" + 300 * "a" + " is not a file in a folder that can be written"),
+    ("--per_image {tmp}/" + 300 * "a" + ".csv", "/" + 300 * "a" + ".csv is not allowed; a new .csv file"),
     ("--data_dir=", "--data_dir:  is not allowed; a text that is not empty"),
     ("--start_from= --epochs 1", "--start_from:  is not allowed; a text that is not empty"),
     ("--threads 3000000000", "--threads: 3000000000 is not allowed; at most 1024"),
@@ -175,6 +184,8 @@ def refused(tmp_path_factory):
     """(the temporary folder, {flags of WRONG: (exit code, stdout, stderr)}, folders before and after)."""
     tmp = tmp_path_factory.mktemp("refused")
     (tmp / "file").write_text("")
+    (tmp / "table.csv").write_text("epoch,step\n")
+    (tmp / "link.csv").symlink_to(tmp / "elsewhere.csv")
     # a module in TensorFlow's place, which fails when it is imported
     (tmp / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
     before = {*tmp.rglob("*")}

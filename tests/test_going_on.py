@@ -20,7 +20,7 @@ from utils import write_csv
 @pytest.mark.parametrize(
     ("objective", "said"),
     [
-        ("vae_elbo", "has no checkpoint after its 2 such epochs"),
+        ("vae_elbo", "has no checkpoint after its first 2 epochs"),
         ("dreg", "not dreg"),
         ("vae_elbo", "has no metrics.csv"),
         ("vae_elbo", "has no metrics.csv of its first epochs"),
@@ -157,14 +157,15 @@ def test_hyperparameters_are_saved_named_and_resumed_with(few_digits, no_figures
     (folder,) = few_digits.glob("paper/*")
     assert folder.name.startswith("piwae-1l-k4") and "-groups-2" in folder.name
     assert json.loads((folder / "config.json").read_text())["experiment"]["hyperparameters"] == {"groups": 2}
-    expected = weights_in(folder)
+    expected, settings = weights_in(folder), (folder / "config.json").read_bytes()
     (folder / "model.weights.h5").unlink()
     for path in (folder / "checkpoints").glob("ckpt-4.*"):  # the last one: it goes on from the first weights
         path.unlink()
     assert newest_checkpoint(folder) == 0
-    assert in_process("--resume", "--run_dir", folder) == 0
+    assert in_process("--resume", "--run_dir", folder, "--eval_images", 20) == 0
     for a, b in zip(weights_in(folder), expected, strict=True):
         np.testing.assert_array_equal(a, b)
+    assert (folder / "config.json").read_bytes() == settings  # as it was begun, with which versions
     assert in_process("--resume", "--run_dir", folder, "--groups", 4) == 2
     assert "--groups: 4, but" in capfd.readouterr().err
 
@@ -181,4 +182,4 @@ def test_a_run_of_a_preset_that_meant_something_else_is_gone_on_with_as_it_was(m
     for a, b in zip(weights_in(finished_copy), before, strict=True):
         np.testing.assert_array_equal(a, b)
     assert in_process(mode, "--run_dir", finished_copy, "--preset", "fast") == 2
-    assert "--epochs: 328, but" in capfd.readouterr().err
+    assert "--preset: fast has epochs 328, but" in capfd.readouterr().err

@@ -125,6 +125,8 @@ def test_the_comparison_s_lines_are_what_their_labels_say(tmp_path, figures):
     }
     assert lines["A", "ours"] == [(0, -3.0), (1, -2.0)] and lines["A", "theirs"] == [(0, -4.0), (1, -3.0)]
     assert lines["B", "ours"] == [(1, -4.0)] and lines["B", "theirs"] == [(1, -5.0)]
+    for panel in figures["comparison.png"].axes:
+        assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "5"]
 
 
 def test_bounds_against_time_are_the_test_bounds(tmp_path, figures):
@@ -139,27 +141,35 @@ def test_bounds_against_time_are_the_test_bounds(tmp_path, figures):
 
 
 def test_points_that_only_turn_or_change_sign_stay_where_they_are_along_training(tmp_path, monkeypatch):
-    """Means that are rotated from frame to frame, in a space of five units, are one cloud to the eye."""
+    """Means that are rotated from frame to frame, in a space of five units, are one cloud to the eye; but two units are
+    shown as they are, and on axes that stay.
+    """
     run, rng = Run(tmp_path), np.random.default_rng(0)
     cloud = rng.normal(size=(60, 5)) * [3, 2, 0.1, 0.1, 0.1]
     labels = np.arange(60) % 3
     for epoch in (0, 2, 16, 128):  # 16 before 2 as text
         turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
-        np.savez(run.arrays / f"q_means_{epoch:04d}.npz", labels=labels, z1=cloud @ turn)
-    frames = []
+        two = cloud[:, :2] @ np.linalg.qr(rng.normal(size=(2, 2)))[0] * (1 + epoch)
+        np.savez(run.arrays / f"q_means_{epoch:04d}.npz", labels=labels, z1=cloud @ turn, z2=two)
+    frames, limits = [], set()
 
     def keep(figure, draw, n_frames, path):
         for i in range(n_frames):
             draw(i)
-            (axis,) = figure.axes
-            assert f"after {(0, 2, 16, 128)[i]} epochs" in axis.get_title()
-            frames.append(np.concatenate([points.get_offsets() for points in axis.collections]))
+            for axis in figure.axes:
+                assert f"after {(0, 2, 16, 128)[i]} epochs" in axis.get_title()
+            frames.append(
+                [np.concatenate([points.get_offsets() for points in axis.collections]) for axis in figure.axes]
+            )
+            limits.add(tuple(axis.get_xlim() for axis in figure.axes))
 
     monkeypatch.setattr(plots.runs, "save_animation", keep)
     plots.runs.means_while_training(run)
-    assert len(frames) == 4 and np.ptp(frames[0], axis=0).min() > 3
-    for frame in frames[1:]:
-        np.testing.assert_allclose(frame, frames[0], atol=1e-6)
+    assert len(frames) == 4 and np.ptp(frames[0][0], axis=0).min() > 3 and len(limits) == 1
+    in_order = np.concatenate([np.flatnonzero(labels == label) for label in range(3)])
+    for (z1, z2), (_, path) in zip(frames, run.kept("q_means"), strict=True):
+        np.testing.assert_allclose(z1, frames[0][0], atol=1e-6)
+        np.testing.assert_array_equal(z2, np.load(path)["z2"][in_order])
 
 
 def test_fewer_images_than_a_row_holds_are_reconstructed(tmp_path, figures):
@@ -189,6 +199,8 @@ def test_samples_of_the_prior_stand_beside_their_means_ten_in_a_row(tmp_path, mo
         assert samples.get_array().shape == (8, 40) and set(np.unique(samples.get_array())) == {0, 1}
         assert samples.get_array().mean() == pytest.approx(mean, abs=0.1)
         assert {(image.get_cmap().name, image.get_clim()) for image in frame.values()} == {("gray_r", (0, 1))}
+    before, after = (next(iter(frame.values())).get_array() for frame in frames)
+    assert (before <= after).all()  # the uniform numbers are the same, so that only the model's change is seen
 
 
 def test_a_label_stands_amid_its_own_points_in_their_colour():
@@ -200,4 +212,13 @@ def test_a_label_stands_amid_its_own_points_in_their_colour():
         assert artist.get_label() == text.get_text() and artist.get_offsets().tolist() == points[rows].tolist()
         assert same_color(text.get_color(), artist.get_facecolor()[0, :3])
     assert plots.runs.scatter_labels(axis, points, 0 * labels) == [] and len(axis.texts) == 2
+    plots.runs.plt.close()
+
+
+@pytest.mark.parametrize(("n_labels", "n_named"), [(12, 12), (25, 0)])
+def test_every_point_is_drawn_however_many_labels_there_are(n_labels, n_named):
+    axis = plots.runs.plt.figure().subplots()
+    artists = plots.runs.scatter_labels(axis, np.zeros((50, 2)), np.arange(50) % n_labels)
+    assert sum(len(points.get_offsets()) for points in axis.collections) == 50
+    assert len(axis.collections) == n_labels and len(artists) == len(axis.texts) == n_named
     plots.runs.plt.close()

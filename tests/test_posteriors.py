@@ -10,7 +10,9 @@ import tensorflow as tf
 from evaluation import (
     ACTIVE,
     active_units,
+    likelihood,
     make_activity,
+    make_bounds,
     make_log_likelihood,
     make_q_means,
     make_true_posterior,
@@ -101,6 +103,13 @@ def test_points_are_doubled_until_a_narrow_posterior_is_resolved():
     assert grid.log_px == pytest.approx(model.log_px[0], abs=0.02)
 
 
+def test_points_are_doubled_up_to_a_bound(monkeypatch):
+    resolved = iter([False] * 5)  # an image that no number of points resolves is not looked at for ever
+    monkeypatch.setattr(posteriors, "MOST_POINTS", 8)
+    monkeypatch.setattr(posteriors, "_is_resolved", lambda *_: next(resolved))
+    assert len(make_true_posterior(LinearGaussian(), binary=False)(LinearGaussian().x[0], n=5).first) == 8
+
+
 def test_the_border_is_the_outermost_points():
     axes, flat = np.linspace([0, 0], [1, 2], 5), np.zeros((5, 5))
     assert posteriors._normalised(axes, flat, flat).border_mass == pytest.approx(16 / 25)
@@ -119,11 +128,15 @@ def test_grid_and_importance_sampling_agree_on_a_network(binary_images):
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_the_grid_is_compiled_as_asked(jit, monkeypatch):
-    asked, function = [], tf.function
+def test_evaluations_are_compiled_as_asked(jit, monkeypatch):
+    asked, function, model = [], tf.function, LinearGaussian()
     monkeypatch.setattr(tf, "function", lambda **how: asked.append(how["jit_compile"]) or function(**how))
-    make_true_posterior(LinearGaussian(), jit, binary=False)
-    assert asked == [jit]
+    make_true_posterior(model, jit, binary=False)
+    make_activity(model, jit=jit)
+    make_bounds(model, 2, jit)
+    posterior_means(model, model.x[:1], n_samples=2, jit=jit)
+    sampling_importance_resampling(model, model.x[:1], n_samples=2, n_draws=1, jit=jit)
+    assert asked == [jit] * 5
 
 
 def test_grid_needs_two_units_and_a_binary_image():
@@ -183,6 +196,10 @@ def test_silenced_units_are_the_inactive_ones(n_latent, mnist):
         expected = ~np.isin(np.arange(len(units)), [1, 4])
         np.testing.assert_array_equal(units > ACTIVE, expected)
         assert np.abs(units[~expected]).max() < 1e-6
+
+
+def test_the_threshold_is_the_paper_s():
+    assert ACTIVE == 0.01
 
 
 def test_sampling_noise_does_not_count_as_activity(mnist):
@@ -267,6 +284,10 @@ def test_batches_have_seeds_of_their_own_and_none_that_of_the_prior_s_pictures(m
     posterior_means(model, model.x, n_samples=2, seed=3, jit=False)
     sampling_importance_resampling(model, model.x, n_samples=2, n_draws=1, seed=3, jit=False)
     assert drawn == 2 * [(3, Stream.PICTURE, 1), (3, Stream.PICTURE, 2)]  # number 0 is the pictures'
+    drawn.clear()
+    monkeypatch.setattr(likelihood, "DRAWS", 1)
+    posterior_means(model, model.x, n_samples=2, seed=3, jit=False)
+    assert len(drawn) == 3  # batches of 50, so that all the samples of each are in memory
     drawn.clear()
     monkeypatch.setattr(active_units, "stateless_seed", posteriors.stateless_seed)
     make_activity(model, n_samples=2, jit=False)(model.x, seed=3)

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiment import command_line, session
+from experiment import command_line, session, survey
 from experiment.cluster import scratch_copy, this_worker
 from experiment.errors import UsageError
 from experiment.run_folder import ROOT, Run
-from tests.helpers import newest_checkpoint, weights_in
+from tests.helpers import newest_checkpoint, one_line, run_task, weights_in
 from tests.on_replicas import DIES_AT, RUN, STEPS, few
 from training import replicas
 
@@ -145,6 +145,11 @@ def test_workers_take_the_same_steps_and_stop_together(monkeypatch):
         ({"worker": ["a:1", "b:1"]}, ("worker", 2), None),
         ({"worker": ["a:1"]}, ("evaluator", 0), None),
         ([], ("worker", 0), None),
+        ({"worker": ["localhost"]}, ("worker", 0), None),
+        ({"worker": "host:1"}, ("worker", 0), None),
+        ({"worker": [3, 4]}, ("worker", 0), None),
+        ({"worker": ["a:1", "b:1"]}, ("worker", 0.9), None),
+        ({"worker": ["a:1", "b:1"]}, ("worker", True), None),
     ],
 )
 def test_the_chief_is_the_first_of_the_cluster_and_a_task_that_is_not_in_it_is_refused(
@@ -152,7 +157,19 @@ def test_the_chief_is_the_first_of_the_cluster_and_a_task_that_is_not_in_it_is_r
 ):
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": dict(zip(("type", "index"), task))}))
     if expected is None:
-        with pytest.raises(UsageError, match="--strategy: TF_CONFIG names no cluster with this task in it"):
+        with pytest.raises(UsageError, match="--strategy: TF_CONFIG has no cluster with this task"):
             this_worker("multi_worker")
     else:
         assert this_worker("multi_worker") == expected and this_worker("one") == (0, 1)
+
+
+@pytest.mark.parametrize("program", ["task", "survey"])
+def test_what_does_more_than_one_training_is_done_by_one_process(program, monkeypatch, capfd):
+    from tasks import task04, task06
+
+    cluster = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    flags = ["--strategy", "multi_worker"]
+    code = run_task(task04, *flags) if program == "task" else survey(task06.work, "", flags)
+    assert code == 2
+    one_line(capfd, "--strategy: multi_worker is for main.py", "run this program as one process")

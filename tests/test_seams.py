@@ -88,6 +88,8 @@ def test_another_data_set_goes_through_main(results, monkeypatch, capfd):
     assert sorted(images) == [0, 1, 2] and {array.shape for array in images.values()} == {(100, 5, 7)}
     with np.load(folder / "arrays" / "posterior_means.npz") as arrays:  # each test image once
         assert arrays["z1"].shape == (40, 3) and np.array_equal(arrays["labels"], load(None).test_labels)
+    with np.load(folder / "arrays" / "reconstructions.npz") as arrays:
+        assert arrays["images"].shape == arrays["means"].shape == (30, 5, 7)
     record = json.loads((folder / "test_llh.json").read_text())
     assert record["n_images"] == 40 and -35 * np.log(2) < record["test_llh"] < 0
     with open(folder / "metrics.csv", newline="") as file:
@@ -165,7 +167,7 @@ def test_a_data_set_that_is_not_what_its_entry_says_is_refused(changed, said, re
         data.load("strokes")
 
 
-def alpha_bound(output, beta=1.0, alpha=0.5):
+def alpha_bound(output, beta=1.0, *, alpha):
     """The Renyi bound log mean w^(1 - alpha) / (1 - alpha): the ELBO's side at alpha near 1, iwae_elbo's at 0."""
     k = tf.cast(tf.shape(output.log_px_z)[0], tf.float32)
 

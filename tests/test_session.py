@@ -15,6 +15,7 @@ import training.loop
 from data import DataError
 from experiment import cells, run_folder, session
 from experiment.errors import UsageError
+from experiment.flags import default_path
 from experiment.presets import settings_beside
 from experiment.run_folder import Run
 from experiment.session import Session, build_model
@@ -30,6 +31,9 @@ def test_it_measures_the_test_images_or_those_held_out_with_their_own_labels(few
     x, y = one.test_data()
     np.testing.assert_array_equal(x, digits.binarised_test_images())
     np.testing.assert_array_equal(y.argmax(axis=1), digits.test_labels)
+    x, y = one.test_data(50)  # spread evenly: the first ones are easier
+    np.testing.assert_array_equal(x, digits.binarised_test_images()[::4])
+    np.testing.assert_array_equal(y.argmax(axis=1), digits.test_labels[::4])
     held_out = Session(dataclasses.replace(SMALL, held_out=150).resolved(), Run(few_digits / "b"))
     np.testing.assert_array_equal(held_out.dataset.train_images, digits.train_images[:250])
     np.testing.assert_array_equal(held_out.dataset.test_images, digits.train_images[250:])
@@ -68,8 +72,8 @@ def test_what_a_task_finds_is_measured_where_more_is_asked_for(asked, measured, 
     assert (one.report() == "measured") == measured
 
 
-def test_the_run_s_seed_is_that_of_its_evaluation(few_digits, monkeypatch):
-    config = dataclasses.replace(SMALL, seed=7, eval_samples=20, eval_images=50).resolved()
+def test_the_run_s_seed_is_that_of_its_evaluation(few_digits, monkeypatch, capsys):
+    config = dataclasses.replace(SMALL, seed=7, held_out=150, eval_samples=20, eval_images=50).resolved()
     one, seeds = Session(config, Run(few_digits / "a")), []
     activity = evaluation.make_activity(one.model)
 
@@ -79,6 +83,7 @@ def test_the_run_s_seed_is_that_of_its_evaluation(few_digits, monkeypatch):
 
     monkeypatch.setattr(evaluation, "make_activity", lambda *_, **__: recording)
     value, (x, y) = one.measure().test_llh, one.test_data(50)
+    assert f"held-out training log likelihood (k=20): {value:.2f}" in capsys.readouterr().out
     expected = {
         seed: evaluation.make_log_likelihood(one.model, 20, one.config.compiled)(x, y, seed)[0].test_llh
         for seed in (0, 7)
@@ -103,23 +108,66 @@ def test_a_sibling_with_more_samples_has_the_preset_s_first_ones(few_digits):
     assert one._beside(objective="dreg").first_samples == 5  # as this run, which a comparison is with
     one.config = dataclasses.replace(one.config, per_image="each.csv")  # which is the task's own run's
     assert one._beside(objective="dreg").per_image is None
+    one.config = dataclasses.replace(one.config, start_from="elsewhere")  # where this run's beginning is
+    assert one._beside(objective="dreg").start_from is None
 
 
-@pytest.mark.parametrize("left", ["test_llh.json", "training.json", "model.weights.h5"])
+def test_a_sibling_that_has_ended_is_found_and_another_experiment_is_none(few_digits, capsys):
+    one = Session.__new__(Session)
+    one.config = SMALL.resolved()
+    config = dataclasses.replace(one.config, n_samples=50)
+    found = Run(default_path(config))
+    assert one.finished_sibling(n_samples=50) is None
+    found.begin(config)
+    found.weights.touch()
+    found.training.write_text('{"epochs": 1, "seconds": 1}')
+    assert one.finished_sibling(n_samples=50).path == found.path
+    found.metrics.write_text("no rows")
+    assert one.finished_sibling(n_samples=50) is None and "metrics.csv is damaged" in capsys.readouterr().err
+    found.metrics.unlink()
+    found.begin(dataclasses.replace(config, seed=1))
+    assert one.finished_sibling(n_samples=50) is None
+
+
+def test_devices_that_are_there_must_divide_the_batch(few_digits, monkeypatch):
+    monkeypatch.setattr("training.replicas.n_replicas", lambda: 3)
+    with pytest.raises(UsageError, match="3 devices must divide it"):
+        Session(SMALL.resolved(), Run(few_digits / "a")).train()
+
+
+@pytest.mark.parametrize(
+    "left",
+    ["test_llh.json", "training.json", "model.weights.h5", "metrics.csv", "arrays/prior_0016.npz",
+     "arrays/after_0016.weights.h5"],
+)  # fmt: skip
 def test_a_folder_with_what_is_left_of_another_run_is_not_begun_in(left, tmp_path):
     """Else the other's record would be taken for that of the new weights."""
     run = Run(tmp_path / "a")
-    contents = {"test_llh.json": RECORD, "training.json": {"epochs": 4, "seconds": 1.5}, "model.weights.h5": {}}
-    (run.path / left).write_text(json.dumps(contents[left]))
-    with pytest.raises(UsageError, match=f"has {left} of another run; delete that, or"):
-        run.check()
+    contents = {"test_llh.json": RECORD, "training.json": {"epochs": 4, "seconds": 1.5}}
+    (run.path / left).write_text(json.dumps(contents.get(left, {})))
+    for _ in range(2):
+        with pytest.raises(UsageError, match=f"has {left} of another run; delete that, or"):
+            run.check(SMALL.resolved())
+        run.begin(dataclasses.replace(SMALL, seed=1).resolved())
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_is_begun_anew(tmp_path):
+    """With other settings only where none of its files would be taken for theirs."""
+    run, other = Run(tmp_path / "a"), dataclasses.replace(SMALL, seed=1).resolved()
+    run.begin(SMALL.resolved())
+    run.check(other)
+    (run.arrays / "prior_0000.npz").touch()
+    run.check(SMALL.resolved())
+    run.config.write_text("{}")  # of something else
+    with pytest.raises(UsageError, match="config.json cannot be read"):
+        run.check(SMALL.resolved())
 
 
 def test_a_run_that_was_stopped_is_not_begun_anew(tmp_path):
     run = Run(tmp_path / "a")
     (run.checkpoints / "ckpt-7.index").touch()
     with pytest.raises(UsageError, match="already holds a run: --resume goes on with it"):
-        run.check()
+        run.check(SMALL.resolved())
 
 
 def test_a_task_goes_on_with_a_run_that_was_stopped(tmp_path):
@@ -170,9 +218,12 @@ def test_points_of_pictures_have_their_images_labels(few_digits, digits, monkeyp
         evaluation, "make_q_means", lambda model, jit: (jits.append(jit), make_q_means(model, jit=jit))[1]
     )
     monkeypatch.setattr(session, "PCA_IMAGES", 40)
+    drawn = []
+    monkeypatch.setattr("plots.runs.posterior_pca", lambda *how: drawn.append(how))
     one = Session(SMALL.resolved(), Run(few_digits / "a"))
     one.model.save_weights(one.run.weights_after(0))
-    one.draw_posterior_means(n_images=40)
+    one.draw_posterior_means(n_images=40, standardise=True)
+    assert drawn == [(one.run, True)]
     one._draw_means_while_training()
     labels = evenly_spaced(digits.test_labels, 40)
     assert not np.array_equal(labels, digits.test_labels[:40])

@@ -281,14 +281,18 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
 
 def test_short_measurements_fill_no_page(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
-    pages = {}
+    pages, compared = {}, []
     monkeypatch.setattr(tables, "rewrite", lambda page, **parts: pages.update({page: parts}))
-    monkeypatch.setattr(plots.comparison, "comparison", lambda *_: None)
+    monkeypatch.setattr(plots.comparison, "comparison", lambda _, ks, sources, path: compared.append(sources))
     for name, n_images in (("a", 1000), ("b", 10000)):
-        config = result(-90.0, n_samples=5 if name == "a" else 50).config
+        config = result(-90.0, n_samples=50 if name == "a" else 5).config
         save_run(tmp_path / "fast" / name, config, n_images=n_images)
     tables.work(Config(), [], False)
     assert pages[tables.README]["results"].count("**") == 2 and "fast/a" in pages[tmp_path / "README.md"]["runs"]
+    for part in ("results", "sets"):
+        assert "fast/a" not in pages[tmp_path / "README.md"][part]
+    assert "fast/a" not in pages[tables.TASKS]["estimators"]
+    assert {cell[2] for cell in compared[0]["this project"]} == {5}
 
 
 def test_a_page_without_its_marks_stays_as_it_is(tmp_path):

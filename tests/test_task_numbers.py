@@ -9,35 +9,58 @@ import tensorflow as tf
 import evaluation
 import evaluation.ais
 import training.gradients
+from experiment.errors import UsageError
 from experiment.presets import settings_beside
+from experiment.run_folder import Run
 from experiment.session import build_model
 from experiment.settings import Config
+from tests.test_posteriors import spread_out
 from training.gradients import GradientMoments, make_gradient_moments
 from training.steps import make_gradients
+from utils import evenly_spaced, read_csv
 
 
 def test_learning_curves_are_of_both_objectives_at_each_k(capsys):
     from tasks.task02 import pairs
 
-    one = types.SimpleNamespace(config=Config(n_samples=5), run="own", finished_sibling=lambda objective, n_samples: (
-        objective if n_samples == 50 else None
-    ))  # fmt: skip
-    assert pairs(one, types.SimpleNamespace(run="plain")) == {5: ("own", "plain"), 50: ["dreg", "iwae_elbo"]}
-    assert "none for k = 1;" in capsys.readouterr().out
+    def run(name, logged=True):
+        return types.SimpleNamespace(name=name, metrics=types.SimpleNamespace(exists=lambda: logged))
+
+    def found(logged):
+        one = types.SimpleNamespace(
+            config=Config(n_samples=5), run=run("own"),
+            finished_sibling=lambda objective, n_samples: run(objective) if n_samples == 50 else None,
+        )  # fmt: skip
+        plain = types.SimpleNamespace(run=run("plain", logged))
+        return [(k, [run.name for run in runs]) for k, runs in pairs(one, plain).items()], capsys.readouterr().out
+
+    compared, out = found(logged=True)
+    assert compared == [(5, ["own", "plain"]), (50, ["dreg", "iwae_elbo"])] and "none for k = 1;" in out
+    compared, out = found(logged=False)  # a log that was deleted
+    assert compared == [(50, ["dreg", "iwae_elbo"])] and "none for k = 1, 5;" in out
 
 
 def test_references_have_other_draws_than_what_is_held_against_them():
-    from tasks.task02 import DRAWS, SAMPLES, references
+    from tasks.task02 import DRAWS, MANY_DRAWS, MANY_SAMPLES, REFERENCE_DRAWS, SAMPLES, references
 
-    asked = []
+    def moments(*asked, first=0):
+        return {network: (*asked, first, network) for network in ("encoder", "decoder")}
 
-    def moments(objective, k, n_draws, first=0):
-        asked.append((objective, first))
-        return {"encoder": (objective, k), "decoder": None}
+    assert references(types.SimpleNamespace(moments=moments)) == {
+        **{k: ("dreg", k, REFERENCE_DRAWS, DRAWS, "encoder") for k in SAMPLES},
+        "decoder": ("iwae_elbo", MANY_SAMPLES, MANY_DRAWS, DRAWS, "decoder"),
+        "rws": ("rws_dreg", MANY_SAMPLES, MANY_DRAWS, DRAWS, "encoder"),
+    }
 
-    found = references(types.SimpleNamespace(moments=moments))
-    assert {first for _, first in asked} == {DRAWS} and found["rws"][0] == "rws_dreg"
-    assert all(found[k] == ("dreg", k) for k in SAMPLES)
+
+def test_gradients_are_of_training_images_with_their_own_labels(digits):
+    from tasks.task02 import IMAGES, Gradients
+
+    config = Config(conditional="learned_prior", n_hidden=(4,), n_latent=(2,)).resolved()
+    one = Gradients(types.SimpleNamespace(config=config, dataset=digits))
+    greys, labels = (evenly_spaced(part, IMAGES) for part in (digits.train_images, digits.train_labels))
+    np.testing.assert_array_equal(one.y.argmax(axis=1), labels)
+    assert not one.x[greys == 0].any() and one.x[greys == 255].all() and one.x.any()
 
 
 def test_a_mean_gradient_is_held_against_its_own_target():
@@ -161,16 +184,54 @@ def test_an_estimator_s_gradient_has_the_hyperparameters_that_its_row_names(monk
     assert found == [(name, numbers, 64, task02.IMAGES) for name, numbers in task02.ESTIMATORS.items()]
 
 
-def test_bounds_on_drawn_images_stand_under_their_names(monkeypatch):
+def test_bounds_on_drawn_images_stand_under_their_names(monkeypatch, capsys):
     from tasks.task07 import on_drawn_images
 
     found = evaluation.ais.Bracket(np.zeros((2, 4)), np.array([-92.0, -81.0]), np.array([-91.0, -80.5]))
-    sampled = types.SimpleNamespace(log_px=np.array([-93.0, -82.0]), mc_error=np.array([0.1, 0.2]))
+    sampled = types.SimpleNamespace(log_px=np.array([-93.5, -82.0]), mc_error=np.array([0.1, 0.2]))
     monkeypatch.setattr(evaluation.ais, "make_bracket", lambda *_: lambda *_, **__: found)
     monkeypatch.setattr(evaluation, "make_log_likelihood", lambda *_: lambda *_: (None, sampled))
     config = types.SimpleNamespace(eval_samples=2, compiled=False, seed=0)
     one = types.SimpleNamespace(config=config, model=None, test_data=lambda n: (None, np.zeros((2, 0))))
     assert on_drawn_images(one) == [
-        dict(lower=-92.0, upper=-91.0, log_px=-93.0, mc_error=0.1),
+        dict(lower=-92.0, upper=-91.0, log_px=-93.5, mc_error=0.1),
         dict(lower=-81.0, upper=-80.5, log_px=-82.0, mc_error=0.2),
     ]
+    out = capsys.readouterr().out
+    assert "log p(x) is known to 0.750 nats" in out and "lies 2.000 below the upper bound" in out
+
+
+def test_log_likelihoods_that_are_not_finite_reach_no_table():
+    from tasks.task07 import rows_of
+
+    one = types.SimpleNamespace(run=types.SimpleNamespace(path="results/run"))
+    with pytest.raises(UsageError, match="--run_dir: with the weights of results/run annealed is not finite"):
+        rows_of(one, log_px=np.zeros(2), annealed=np.array([1.0, np.nan]))
+    assert rows_of(one, annealed=np.ones(1), mc_error=np.array([np.inf]))[0]["annealed"] == 1
+
+
+def test_the_first_table_is_kept_where_the_second_is_stopped(monkeypatch, tmp_path):
+    from tasks import task07
+
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(task07, "on_test_images", lambda _: [dict(log_px=1.0)])
+    monkeypatch.setattr(task07, "on_drawn_images", stopped)
+    nothing = types.SimpleNamespace(train_or_load=lambda: None, report=lambda: None, run=Run(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        task07.work(nothing)
+    assert read_csv(tmp_path / "annealed.csv") == [{"log_px": "1"}]
+
+
+def test_what_inactive_units_are_worth_is_measured_without_them():
+    from tasks.task06 import without_inactive_units
+
+    config = Config(n_hidden=(20,), n_latent=(3,), eval_samples=50, jit="off").resolved()
+    model, x = spread_out((3,)), (np.random.default_rng(0).random((30, 784)) < 0.1).astype(np.float32)
+    one = types.SimpleNamespace(config=config, model=model, test_data=lambda n=None: (x[:n], None))
+    whole, reduced = without_inactive_units(one, [np.array([1.0, 0.005, 0.02])], 20)
+    assert whole == evaluation.make_log_likelihood(model, 50, False)(x[:20])[0].test_llh
+    copy = evaluation.without_units(model, [np.array([True, False, True])], x, jit=False)
+    assert reduced == evaluation.make_log_likelihood(copy, 50, False)(x[:20])[0].test_llh != whole
+    assert without_inactive_units(one, [np.ones(3), np.zeros(3)], 20) == (whole, None)

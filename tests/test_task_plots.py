@@ -36,9 +36,25 @@ def test_dreg_less_iwae_is_above_0_where_dreg_is_ahead(tmp_path, figures):
     assert lines_of(below)["train"] == [(1, 1), (2, 1)] and lines_of(below)["test"] == [(1, 2), (2, 2)]
 
 
+def test_logs_that_begin_later_are_compared_epoch_by_epoch(tmp_path, figures):
+    """As after one was deleted; and one that ends before the other, or has the first weights alone."""
+
+    def logged(name, bounds):
+        rows = [{"epoch": n, "train_iwae_elbo": bound, "test_iwae_elbo": bound} for n, bound in bounds.items()]
+        return run_with(tmp_path / name, rows)
+
+    dreg, iwae = logged("dreg", {2: -82.0, 3: -80.0, 4: -79.0}), logged("iwae", {0: -200.0, 1: -90.0, 2: -85.0, 3: -84})
+    plots.tasks.dreg_beside_iwae({1: (dreg, logged("short", {0: -200.0})), 5: (dreg, iwae)}, tmp_path / "curves.png")
+    above, below = np.reshape(figures["curves.png"].axes, (2, 2))
+    assert lines_of(above[1])["DReG, test images"] == [(2, -82), (3, -80), (4, -79)]
+    assert lines_of(above[1])["IWAE, test images"] == [(1, -90), (2, -85), (3, -84)]
+    assert lines_of(below[1])["test"] == [(2, 3), (3, 4)] and lines_of(below[0])["test"] == []
+
+
 def test_the_second_opinion_s_picture_has_the_signs_that_its_axes_say(tmp_path, figures):
     test = [dict(annealed=-79, log_px=-80, annealed_mc_error=0.3, mc_error=0.4, pareto_k=0.6)]
-    plots.tasks.second_opinion(test, [dict(lower=-71.0, upper=-70.0, log_px=-72.0)], tmp_path / "annealed.png")
+    drawn = [dict(lower=-61.0, upper=-60.5, log_px=-61.5), dict(lower=-71.0, upper=-70.0, log_px=-72.0)]
+    plots.tasks.second_opinion(test, drawn, tmp_path / "annealed.png")
     left, right = figures["annealed.png"].axes
     (bar,) = left.containers
     assert bar[0].get_xydata().tolist() == [[0.6, 1]]
@@ -46,8 +62,9 @@ def test_the_second_opinion_s_picture_has_the_signs_that_its_axes_say(tmp_path, 
     assert "mean: +1.00 nats" in lines_of(left)
     lower, upper, sampled = (label for start in ("annealing from the prior", "annealing from the z", "importance")
                              for label in lines_of(right) if label.startswith(start))  # fmt: skip
-    found = {label: points[0][1] for label, points in lines_of(right).items()}
-    assert (found[lower], found[upper], found[sampled]) == (-1, 0, -2)
+    found = {label: [y for _, y in points] for label, points in lines_of(right).items()}
+    assert (found[lower], found[upper], found[sampled]) == ([-1, -0.5], [0, 0], [-2, -1])  # the widest bracket first
+    assert [label[-7:] for label in (lower, upper, sampled)] == [" -0.75)", " +0.00)", " -1.50)"]  # their means
 
 
 def test_each_layer_s_units_have_a_panel_and_a_threshold(tmp_path, figures):
@@ -65,21 +82,32 @@ def test_upwards_in_the_picture_of_the_latent_space_is_upwards_in_the_second_uni
     asked = []
     plots.tasks.manifold(lambda z: asked.append(z) or np.zeros((9, 2, 2)), 3, tmp_path / "manifold.png")
     (z,) = asked
+    assert figures["manifold.png"].axes[0].images[0].get_array().shape == (6, 6)  # three images a row
     assert (z[0] < [0, 9]).all() and z[0, 1] == -z[0, 0] == z[-1, 0] == -z[-1, 1] == pytest.approx(0.9674, abs=1e-4)
     np.testing.assert_allclose(z[1], [0, z[0, 1]], atol=1e-6)  # half of the prior is on either side
 
 
 def test_a_posterior_s_samples_stand_under_their_names(tmp_path, figures, monkeypatch):
-    shown, z = {}, {"q(z|x)": np.zeros((4, 2)), "SIR": np.ones((4, 2))}
-    monkeypatch.setattr(plots.tasks, "save_animation", lambda *_, **__: None)
+    shown, z, frames = {}, {"q(z|x)": np.zeros((4, 2)), "SIR": np.ones((4, 2))}, []
+
+    def keep(figure, draw, n_frames, path, fps):
+        for i in range(n_frames):
+            shown.clear()
+            draw(i)
+            frames.append([title for title in shown if title.startswith("test image")])
+
+    monkeypatch.setattr(plots.tasks, "save_animation", keep)
     monkeypatch.setattr(plots.tasks, "show_images", lambda axis, images, n, title: shown.update({title: images.max()}))
     points = np.linspace(-2.0, 2.0, 9)
     log_p = -((points - 1) ** 2) / 2 - points[:, np.newaxis] ** 2 / 2  # the first unit, across, is about 1
     grid = types.SimpleNamespace(first=points, second=points, log_p=log_p, log_q=log_p, log_px=-80.0, kl=2.0)
     decoded = {name: np.full((4, 2, 2), value) for name, value in (("q(z|x)", 0.25), ("SIR", 0.5))}
-    numbers = dict(test_image=61, effective_samples=123.4)
-    picture = plots.tasks.Posterior(np.ones((2, 2)), grid, z, decoded, numbers, 5000)
-    plots.tasks.posterior_figures([picture], tmp_path)
+    pictures = [
+        plots.tasks.Posterior(np.ones((2, 2)), grid, z, decoded, dict(test_image=i, effective_samples=123.4), 5000)
+        for i in (60, 61)
+    ]
+    plots.tasks.posterior_figures(pictures, tmp_path)
+    assert frames == [["test image 60"], ["test image 61"]]
     assert shown == {"test image 61": 1, "decoded samples, q(z|x)": 0.25, "decoded samples, SIR": 0.5}
     axes = [axis for axis in figures["0.png"].axes if axis.images]
     for axis, name in zip(axes, z, strict=True):
@@ -97,19 +125,21 @@ def test_estimators_have_their_own_lines_and_hollow_points_where_no_distance_is_
         given = dict(objective=objective, network=network, k=k, epochs=epochs, hyperparameters="", distance=None)
         return given | dict(snr=k * epochs, variance=10 * k * epochs, by_chance=0.5) | numbers
 
-    rows = [row(name, network, k, epochs, distance=k / 4 if epochs == 2 else None) for epochs in (0.5, 2)
-            for k in (1, 4) for name in ("iwae_elbo", "dreg") for network in ("encoder", "decoder")]  # fmt: skip
+    rows = [row(name, network, k, epochs, distance=k / 4 if epochs == 2 else None, hyperparameters=given)
+            for epochs in (0.5, 2) for k in (1, 4) for name, given in (("iwae_elbo", ""), ("dreg", "elbo_weight 0.5"))
+            for network in ("encoder", "decoder")]  # fmt: skip
     estimators(rows, tmp_path / "estimators.png")
     above, below = np.reshape(figures["estimators.png"].axes, (2, 3))
     for axis, quantity in zip(above, AXES):
         expected = [(k, k * (2 if quantity == "snr" else 20)) for k in (1, 4)]
-        assert lines_of(axis) == {"IWAE": expected, "IWAE: DReG": expected}
+        assert lines_of(axis) == {"IWAE": expected, "IWAE: DReG (elbo weight 0.5)": expected}
         assert axis.get_title() == f"encoder: {AXES[quantity]}"
     points = [line for line in above[2].lines if line.get_marker() == "o"]
     assert [(line.get_ydata().tolist(), line.get_mfc() == "white") for line in points[:2]] == [
         ([0.5], True),
         ([1.0], False),
     ]
+    assert "of L_k" in above[2].get_ylabel() and "of log p(x)" in below[2].get_ylabel()
     assert set(lines_of(below[0])) == {"IWAE"}  # DReG's decoder is the same
     along_training([row for row in rows if row["epochs"] < 2], tmp_path / "along.png")
     snr, variance = figures["along.png"].axes
@@ -127,6 +157,19 @@ def test_each_layer_s_means_are_its_own_standardised_where_asked(tmp_path, figur
             if standardise:
                 means = (means - means.mean(axis=0)) / means.std(axis=0)
             np.testing.assert_allclose(np.concatenate([points.get_offsets() for points in axis.collections]), means)
+
+
+def test_axes_of_posterior_means_say_what_they_are(tmp_path, figures):
+    rng, run = np.random.default_rng(0), Run(tmp_path)
+    spread = np.linalg.qr(rng.normal(size=(40, 5)) - 1)[0] * [9, 4, 2, 0, 0]
+    spread -= spread.mean(axis=0)
+    shares = np.linalg.svd(spread, compute_uv=False)[:2] ** 2 / np.sum(spread**2)
+    np.savez(run.arrays / "posterior_means.npz", labels=np.arange(40) % 2, z1=spread, z2=spread[:, :2])
+    plots.runs.posterior_pca(run)
+    first, second = figures["posterior_pca.png"].axes
+    said = [f"{which} component ({share:.0%} of the variance)" for which, share in zip(("first", "second"), shares)]
+    assert [first.get_xlabel(), first.get_ylabel()] == said
+    assert [second.get_xlabel(), second.get_ylabel()] == ["first unit", "second unit"]
 
 
 def test_one_unit_is_drawn_along_a_line():

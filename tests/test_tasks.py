@@ -51,18 +51,21 @@ def constants(monkeypatch):
         vars(module).update(old)
 
 
-def test_task01(few_digits, constants, no_figures, monkeypatch, capfd):
-    small = dict(chosen=lambda labels: np.arange(3), SAMPLES=2000, SHOWN=20)
+def test_task01(few_digits, digits, constants, no_figures, monkeypatch, capfd):
+    small = dict(chosen=lambda labels: np.array([0, 1, 199]), SAMPLES=2000, SHOWN=20)
     assert run("task01", "--jit", "off", **small) == 0, capfd.readouterr().err
     (folder,) = few_digits.glob("quick/*")
     assert {"manifold.png", *(f"{i}.png" for i in range(3))} <= pictures(folder / "figures")
     rows = read_csv(folder / "posteriors.csv")
-    assert [(int(row["test_image"]), int(row["label"])) for row in rows] == [(0, 7), (1, 2), (2, 1)]
+    assert [(int(row["test_image"]), int(row["label"])) for row in rows] == [(0, 7), (1, 2), (199, 2)]
     # After two epochs q misses many a posterior, and then a few samples decide.
     above = [float(r["log_px_grid"]) - float(r["log_px_k2000"]) for r in rows if float(r["effective_samples"]) > 100]
     assert above and max(map(abs, above)) < 0.5
     assert all(float(row["kl_q_p"]) > 0 and 1 <= float(row["effective_samples"]) <= 2000 for row in rows)
-    capfd.readouterr()
+    gap = np.mean([float(row["kl_q_p"]) for row in rows])
+    out = capfd.readouterr().out
+    assert f"3 test images: KL(q||p) is {gap:.2f} nats on average.\n{len(above)} of them have 100 or more" in out
+    assert f"differ by {max(map(abs, above)):.2f} nats at most" in out
     trained = (folder / "model.weights.h5").stat().st_mtime_ns
     shown = []
     monkeypatch.setattr(plots.tasks, "posterior_figures", lambda pictures, _: shown.extend(pictures))
@@ -74,6 +77,7 @@ def test_task01(few_digits, constants, no_figures, monkeypatch, capfd):
     out, err = capfd.readouterr()
     assert "test_llh.json has it" in out and "training" not in out and err == ""
     assert all(one.samples["q(z|x)"].all() and not one.samples["SIR"].any() for one in shown) and len(shown) == 3
+    np.testing.assert_array_equal([one.image.ravel() for one in shown], digits.binarised_test_images()[[0, 1, 199]])
 
 
 def test_task02(few_digits, constants, no_figures, monkeypatch, capfd):
@@ -211,8 +215,11 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, mo
     monkeypatch.setattr(evaluation, "make_activity", lambda model, jit: lambda x, y, seed: (
         seeds.append(seed) or make_activity(model, jit=jit)(x, y, seed)
     ))  # fmt: skip
+    task06, images = importlib.import_module("tasks.task06"), set()
+    measure = task06.without_inactive_units
+    monkeypatch.setattr(task06, "without_inactive_units", lambda *args: images.add(args[2]) or measure(*args))
     assert run("task06", "--eval_samples", 20, "--eval_images", 50, "--gpu", -1) == 0, capfd.readouterr().err
-    assert seeds == [0, 3, 0, 0, 0]
+    assert seeds == [0, 3, 0, 0, 0] and images == {50}
     rows = read_csv(few_digits / "task06" / "active_units.csv")
     assert [row["units"] for row in rows] == ["100", "100", "100", "100", "4+2"]
     assert [row["run"] for row in rows] == [
@@ -243,7 +250,8 @@ def test_a_task_does_not_take_up_another_experiment(few_digits, constants, capfd
         ("task01", "--conditional learned_prior", "--conditional: learned_prior is not allowed; here it is no"),
         ("task02", "--objective vae_elbo", "--objective: vae_elbo is not allowed; here it is dreg"),
         ("task02", "--strategy mirrored", "--strategy: mirrored is not allowed; here it is one"),
-        ("task03", "--stochastic_layers 1 --n_latent 4", "--stochastic_layers: 1 is not allowed; here it is 2"),
+        ("task03", "--stochastic_layers 1", "--stochastic_layers: 1 is not allowed; here it is 2"),
+        ("task01", "--stochastic_layers 2", "--stochastic_layers: 2 is not allowed; here it is 1"),
         ("task05", "--conditional no", "--conditional: no is not allowed; here it is standard_prior"),
     ],
 )

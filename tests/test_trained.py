@@ -25,7 +25,11 @@ from tests.test_readme import python_blocks
 
 @pytest.fixture(scope="module")
 def trained():
-    return load_run(RESULTS / "quick" / "iwae-1l-k5")
+    folder = RESULTS / "quick" / "iwae-1l-k5"
+    before = (folder / "config.json").read_bytes()
+    run = load_run(folder)
+    assert (folder / "config.json").read_bytes() == before  # the folder is only read
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,9 @@ def test_samples_are_binary_draws_of_the_means_and_follow_the_seed(trained):
     assert a.shape == means.shape == (500, 28, 28) and set(np.unique(a)) == {0.0, 1.0}
     np.testing.assert_array_equal(a, trained.sample(500))
     assert not np.allclose(means, trained.sample(500, seed=1, means=True))  # other points z, not other pixels alone
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained.model, "decode", lambda noise, y: tf.fill([noise[0].shape[1], 784], 0.5))
+        assert not np.array_equal(trained.sample(2), trained.sample(2, seed=1))  # and other pixels
     assert not np.array_equal(a, b) and 0 < means.min() < means.max() < 1
     assert np.abs(a.mean(axis=0) - means.mean(axis=0)).max() < 0.12
 
@@ -164,6 +171,16 @@ def test_per_image_values_are_written(tmp_path, mnist, capfd):
     mean = np.mean([float(row["log_px"]) for row in rows])
     assert f"test log likelihood (k=30): {mean:.2f}" in capfd.readouterr().out
     assert all(0 < float(row["mc_error"]) < 5 for row in rows)
+
+
+def test_the_gpu_asked_for_is_the_one_that_is_used(monkeypatch):
+    def started(gpu):
+        raise RuntimeError(f"GPU {gpu}")
+
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    monkeypatch.setattr("experiment.trained.start_tensorflow", started)
+    with pytest.raises(RuntimeError, match="GPU 1"):
+        load_run(RESULTS / "quick" / "iwae-1l-k5", gpu=1)
 
 
 def test_the_first_gpu_is_used_where_none_is_named():

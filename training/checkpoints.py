@@ -12,6 +12,9 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
+from training.stages import CHECKPOINT
+from utils import numbered
+
 
 class CheckpointError(Exception):
     """No checkpoint could be used; the message is one line."""
@@ -42,10 +45,10 @@ class _Text(tf.Module):
 
 
 class Checkpoints:
-    """Saves and restores weights, optimiser (with the position and the averaged weights), and the time spent.
+    """Saves and restores weights, optimiser (with the step and the averaged weights), and the time spent.
 
-    The random numbers have no state besides the seed and the position. The settings are saved too, so that the
-    checkpoint of another experiment is refused. The last two are kept.
+    The random numbers have no state besides the seed and the step. The settings are saved too, so that the checkpoint
+    of another experiment is refused. The last two checkpoints are kept.
     """
 
     def __init__(self, folder, settings, beginning, model, optimizer):
@@ -58,6 +61,10 @@ class Checkpoints:
             model=model, optimizer=optimizer, seconds=self.seconds, settings=self.settings
         )
         self.folder, self.last_good = folder, None  # the checkpoint last saved or restored
+        try:
+            tf.train.get_checkpoint_state(str(_plain(folder)))
+        except ValueError:  # bytes that are no text
+            (folder / "checkpoint").unlink()
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(_plain(folder)), max_to_keep=2)
 
     @property
@@ -67,8 +74,7 @@ class Checkpoints:
 
     def _on_disk(self):
         """Checkpoint prefixes, newest first, by what is there: the manager's own list could be damaged as well."""
-        indices = sorted(self.folder.glob("ckpt-*.index"), key=lambda p: int(p.stem.split("-")[1]), reverse=True)
-        return [str(path.with_suffix("")) for path in indices]
+        return [str(path.with_suffix("")) for _, path in reversed(numbered(self.folder, CHECKPOINT))]
 
     def save(self):
         """Saves at the present step. Weights that are not finite are not saved: False is returned, and nothing kept."""

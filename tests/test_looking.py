@@ -19,8 +19,11 @@ from training.loop import train
 def test_images_are_monitored_with_their_own_labels(tmp_path, digits, monkeypatch):
     monkeypatch.setattr(loop, "MONITORED", 50)  # spread over the 400 and the 200
     config = dataclasses.replace(TINY, epochs=1, conditional="learned_prior").resolved()
-    run, model = Run(tmp_path), build_model(config, digits.pixel_means)
+    run, model, active = Run(tmp_path), build_model(config, digits.pixel_means), []
+    monkeypatch.setattr(loop, "make_activity", lambda *_, **__: lambda *of: active.append(of[:2]) or [np.ones(4)])
     train(config, run, digits, model)
+    np.testing.assert_array_equal(active[-1][0], digits.binarised_test_images()[::4])
+    np.testing.assert_array_equal(active[-1][1], digits.context("test", True)[::4])
     (*_, row) = csv.DictReader(run.metrics.read_text().splitlines())
     means = digits.train_images[::8] / 255
     train_x = (np.random.default_rng([5, Stream.MONITOR]).random(means.shape) < means).astype(np.float32)
@@ -50,6 +53,21 @@ def test_the_call_that_compiles_is_not_what_the_time_left_goes_by(capsys):
     assert capsys.readouterr().out == "training: 38 steps left with k=3, about 4 s\n"
     one._report(60, -90.0, 0.1)
     assert capsys.readouterr().out == "step 38/38, bound -90.00, 0 s left\n"
+
+
+def test_where_k_grows_the_time_left_is_of_the_steps_with_this_k(capsys):
+    one = loop._Training.__new__(loop._Training)
+    one.config, one.phase = dataclasses.replace(TINY, grow_samples=0.4, first_samples=1).resolved(), None
+    one.steps_per_epoch, one.total = 20, 60
+    one._enter_phase(0)
+    one._report(2, -100.0, 50.0)
+    one._report(12, -100.0, 0.1)
+    assert capsys.readouterr().out == "training: 8 steps left with k=1, about 1 s; then 40 with k=3\n"
+    one._enter_phase(1)
+    assert one.steps_per_call == 2  # another compiled step, whose speed is not known
+    one._report(22, -100.0, 50.0)
+    one._report(30, -100.0, 0.1)
+    assert capsys.readouterr().out == "training: 30 steps left with k=3, about 3 s\n"
 
 
 def test_weights_are_this_run_s_own_again_where_looking_at_averages_fails(tmp_path, digits):

@@ -21,6 +21,7 @@ from evaluation import (
     sampling_importance_resampling,
     without_units,
 )
+from evaluation.likelihood import batches
 from evaluation.posteriors import BORDER_MASS
 from models.iwae import IWAE
 from models.random import Stream, stateless_seed
@@ -46,8 +47,9 @@ def closed_kl(model):
 
 def test_grid_is_the_closed_form_posterior():
     model = LinearGaussian(error=0.4)
+    true_posterior = make_true_posterior(model, binary=False)
     for x, log_px in zip(model.x[:4], model.log_px):
-        grid = make_true_posterior(model, binary=False)(x)
+        grid = true_posterior(x)
         assert grid.log_px == pytest.approx(log_px, abs=2e-3) and grid.border_mass < BORDER_MASS
         precision = np.eye(2) + model.a.T @ model.a / model.std**2
         exact = scipy.stats.multivariate_normal(model.gain @ x, np.linalg.inv(precision))
@@ -115,14 +117,21 @@ def test_the_border_is_the_outermost_points():
     assert posteriors._normalised(axes, flat, flat).border_mass == pytest.approx(16 / 25)
 
 
-def test_grid_and_importance_sampling_agree_on_a_network(binary_images):
+def in_batches_of(size, monkeypatch):
+    """Few images are not filled up to a whole batch of many."""
+    monkeypatch.setattr(likelihood, "batches", lambda x, y, *_: batches(x, y, size))
+
+
+def test_grid_and_importance_sampling_agree_on_a_network(binary_images, monkeypatch):
     """On a model that is no Gaussian; and the gap between log p(x) and the ELBO is the KL divergence on the grid."""
+    in_batches_of(6, monkeypatch)
     model = spread_out((2,), scale=1.2)
+    true_posterior = make_true_posterior(model)
     log_px = make_log_likelihood(model, 50000)(binary_images)[1].log_px
     output = model(binary_images, model.noise(20000, 6, [1, 2]))
     elbo = tf.reduce_mean(output.log_w(), axis=0).numpy()
     for x, estimate, bound in zip(binary_images, log_px, elbo):
-        grid = make_true_posterior(model)(x)
+        grid = true_posterior(x)
         assert grid.log_px == pytest.approx(estimate, abs=0.05)
         assert grid.kl == pytest.approx(grid.log_px - bound, abs=0.1 + 0.03 * grid.kl)
 
@@ -213,9 +222,10 @@ def test_sampling_noise_does_not_count_as_activity(mnist):
 
 
 @pytest.mark.parametrize("n_latent", [(6,), (6, 5)])
-def test_a_model_without_its_silenced_units_has_the_same_likelihood(n_latent, mnist):
+def test_a_model_without_its_silenced_units_has_the_same_likelihood(n_latent, mnist, monkeypatch):
     """Units that say nothing cost KL while q differs from p; then the bound of the model without them is the higher."""
     model, x = spread_out(n_latent, scale=1.5), (mnist.test_images[:40] > 127).astype(np.float32)
+    in_batches_of(40, monkeypatch)
     for layer in range(len(n_latent)):
         silenced(model, layer, [1, 4])
     keep = [~np.isin(np.arange(n), [1, 4]) for n in n_latent]
@@ -233,7 +243,7 @@ def test_what_units_taken_away_did_leaves_no_trace(n_latent, learned_prior, bina
     sizes = [(20,) * len(n_latent), n_latent, 784]
     model = IWAE(*sizes, n_context=3, learned_prior=True) if learned_prior else IWAE(*sizes)
     keep = [~np.isin(np.arange(n), [1, 4]) for n in n_latent]
-    means = [np.arange(n, dtype=np.float32) for n in n_latent]
+    means = [10 * layer + np.arange(n, dtype=np.float32) for layer, n in enumerate(n_latent)]
     copy = model.without_units(keep, means)
     noise = [e.numpy() for e in model.noise(3, 6, [1, 2])]
     before = copy(binary_images, noise, y)
@@ -249,6 +259,22 @@ def test_what_units_taken_away_did_leaves_no_trace(n_latent, learned_prior, bina
     z = np.random.default_rng(0).normal(size=(6, n_latent[0])).astype(np.float32)
     z_with_means = np.where(keep[0], z, means[0]).astype(np.float32)
     np.testing.assert_allclose(copy.mean_image(z, y), model.mean_image(z_with_means, y), atol=1e-5)
+    if len(n_latent) == 2:  # what reads z2 sees the means of its units
+        z2 = np.random.default_rng(1).normal(size=(6, n_latent[1])).astype(np.float32)
+        old, new = model.decoder[0](np.where(keep[1], z2, means[1]).astype(np.float32)), copy.decoder[0](z2)
+        np.testing.assert_allclose(new.mean().numpy()[:, stay], old.mean().numpy()[:, stay], rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_of_another_class_stays_of_it_without_units(binary_images):
+    class Centred(IWAE):
+        def q_input(self, x, y=None):
+            return super().q_input(x - self.pixel_means, y)
+
+    means = np.full(784, 0.5, np.float32)
+    model = Centred((20,), (3,), 784, means)
+    copy, noise = without_units(model, [np.array([True, False, True])], binary_images), model.noise(2, 6, [1, 2])
+    old, new = (m.encode(binary_images, noise)[0][1].numpy()[..., [0, 2]] for m in (model, copy))
+    np.testing.assert_allclose(new, old, rtol=1e-5)
 
 
 def test_an_active_unit_taken_away_leaves_its_mean(mnist):

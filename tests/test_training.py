@@ -24,7 +24,7 @@ from training.loop import Interrupted, TrainingDiverged, train
 from training.schedule import make_optimizer
 from training.soap import SOAP
 from training.steps import make_steps
-from utils import sheet
+from utils import sheet, write_csv
 
 TINY = Config(
     n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=3, learning_rate=1e-3, seed=5, jit="off"
@@ -77,7 +77,7 @@ def saved_often(tmp_path_factory, digits):
         patch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
         patch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)
         run_training(folder, digits)
-    assert (folder / "checkpoints" / "ckpt-59.index").exists()
+    assert {path.stem for path in (folder / "checkpoints").glob("ckpt-*.index")} == {"ckpt-59", "ckpt-60"}  # the last
     for path in (folder / "checkpoints").glob("ckpt-60.*"):
         path.unlink()
     return folder
@@ -118,8 +118,10 @@ def test_stopped_by_a_signal_and_resumed_ends_the_same(tmp_path, digits, uninter
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(loop._Training, "_report", report_then_interrupt)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Interrupted, match=r"stopped at step \d+ \(epoch 2 of 3\)"):
         run_training(tmp_path / "run", digits, config)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     monkeypatch.setattr(loop._Training, "_report", report)
     assert same(run_training(tmp_path / "run", digits, config, resume=True), expected)
 
@@ -217,6 +219,7 @@ def test_the_schedule_and_the_averaging_reach_either_optimizer(tmp_path, digits,
     made = make_optimizer(config.resolved(), 20, build_model(config.resolved(), digits.pixel_means))
     assert made.use_ema and made.ema_momentum == 0.7
     assert isinstance(made, SOAP) == (optimizer == "soap") and made.epsilon == {"adam": 1e-4, "soap": 1e-8}[optimizer]
+    assert (made.beta_1, made.beta_2) == {"adam": (0.9, 0.999), "soap": (0.95, 0.99)}[optimizer]
 
 
 def test_seconds_are_those_that_training_took(tmp_path, digits, monkeypatch):
@@ -231,16 +234,29 @@ def test_seconds_are_those_that_training_took(tmp_path, digits, monkeypatch):
 
 
 def test_a_checkpoint_is_saved_a_minute_after_the_last(tmp_path, digits, monkeypatch):
-    now, saved, save = [0.0], [], loop._Training._save
+    now, saved, save, told = [0.0], [], loop._Training._save, []
     monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
 
-    def report(self, *_):  # each call takes 20.2 seconds
-        now[0], self.steps_per_call = now[0] + 20.2, 1
+    def make_steps_that_take_time(*args):
+        run = make_steps(*args)
+
+        def take(*data):  # each call takes 20.2 seconds
+            now[0] += 20.2
+            return run(*data)
+
+        return take
+
+    def report(self, step, bound, seconds_per_step):
+        told.append(seconds_per_step)
+        self.steps_per_call = 1
+
+    monkeypatch.setattr(loop, "make_steps", make_steps_that_take_time)
 
     monkeypatch.setattr(loop._Training, "_report", report)
     monkeypatch.setattr(loop._Training, "_save", lambda self: (saved.append(self.checkpoints.step), save(self)))
     run_training(tmp_path / "run", digits, dataclasses.replace(TINY, epochs=1))
     assert saved == [0, 4, 7, 10, 13, 16, 19, 20]  # the first call takes two steps
+    assert told == pytest.approx([10.1] + 18 * [20.2])
 
 
 def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted, saved_often):
@@ -250,6 +266,16 @@ def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterr
     wrong = ["3", "60", *["9999"] * (last.count(",") - 1)]
     (folder / "metrics.csv").write_text("\n".join([*rows, ",".join(wrong)]))
     assert same(run_training(folder, digits, resume=True), uninterrupted)
+
+
+def test_a_log_of_an_earlier_version_is_gone_on_with(tmp_path, digits, saved_often):
+    """Which had a column less."""
+    folder = pathlib.Path(shutil.copytree(saved_often, tmp_path / "run"))
+    rows = [dict(row) for row in csv.DictReader((folder / "metrics.csv").read_text().splitlines())][:3]
+    write_csv(folder / "metrics.csv", [{name: row[name] for name in row if name != "active_z1"} for row in rows])
+    run_training(folder, digits, resume=True)
+    units = [row["active_z1"] for row in csv.DictReader((folder / "metrics.csv").read_text().splitlines())]
+    assert units[:3] == ["", "", ""] and int(units[3]) >= 0
 
 
 def test_damaged_checkpoint_is_named_and_the_one_before_used(copied, digits, uninterrupted, capsys):
@@ -316,7 +342,7 @@ def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):
 
 
 def test_a_beginning_of_other_settings_is_refused(tmp_path, digits):
-    config = dataclasses.replace(TINY, epochs=2, grow_samples=0.5, run_dir=str(tmp_path)).resolved()
+    config = dataclasses.replace(TINY, epochs=2, grow_samples=0.5, first_samples=3, n_samples=4).resolved()
     model = build_model(config, digits.pixel_means)
 
     def checkpoints_of(config):
@@ -326,7 +352,10 @@ def test_a_beginning_of_other_settings_is_refused(tmp_path, digits):
     checkpoints = checkpoints_of(config)
     checkpoints.save()
     checkpoints.save_beginning(tmp_path / "beginning")
-    for changes, refused in (dict(n_samples=7, objective="iwae_eq14"), False), (dict(objective="dreg"), True):
+    for changes, refused in (
+        (dict(n_samples=7), False), (dict(objective="dreg"), True), (dict(backward_samples=3), False),
+        (dict(backward_samples=2), True), (dict(first_samples=2), True),
+    ):  # fmt: skip
         checkpoints = checkpoints_of(dataclasses.replace(config, **changes))
         with pytest.raises(CheckpointError, match="another experiment") if refused else contextlib.nullcontext():
             checkpoints.start_from(tmp_path / "beginning")
@@ -352,15 +381,18 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, digits):
 
 
 def test_divergence_stops_with_step_value_and_checkpoint(tmp_path, digits):
-    with pytest.raises(TrainingDiverged, match=r"the objective was (nan|-?inf) at step \d+ .*checkpoint is .*ckpt-0"):
+    with pytest.raises(TrainingDiverged, match=r"was (nan|-?inf) at step 1 \(epoch 1 of 3\); the last .* is .*ckpt-0"):
         run_training(tmp_path / "run", digits, dataclasses.replace(TINY, learning_rate=1e30))
 
 
-def test_training_through_a_few_samples_still_raises_the_bound(tmp_path, digits):
-    config = dataclasses.replace(TINY, n_samples=8, backward_samples=2)
-    rows = [line.split(",") for line in run_training(tmp_path / "run", digits, config)[1].splitlines()]
-    bound = rows[0].index("train_iwae_elbo")
-    assert float(rows[-1][bound]) > float(rows[1][bound]) + 2
+def test_weights_that_are_not_finite_after_the_last_step_end_no_run_as_trained(tmp_path, digits):
+    """Where its objective still was."""
+    config = dataclasses.replace(TINY, run_dir=str(tmp_path)).resolved()
+    one = loop._Training(config, Run(tmp_path), digits, build_model(config, digits.pixel_means), False, None)
+    one._save()
+    one.model.trainable_variables[1].assign(one.model.trainable_variables[1] * np.nan)
+    with pytest.raises(TrainingDiverged, match="weights are not finite at step 0; the last good .*ckpt-0"):
+        one._save()
 
 
 def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(copied, uninterrupted):
@@ -374,7 +406,7 @@ def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(cop
         assert [step for step, _ in shown] == [int(row["step"]) for row in rows]
         np.testing.assert_allclose([v for _, v in shown], [float(row[f"{split}_iwae_elbo"]) for row in rows], rtol=1e-5)
     assert "learning_rate" in read["train"].Tags()["tensors"] and "learning_rate" not in read["test"].Tags()["tensors"]
-    assert len(read["test"].Tensors("prior means")) == 4  # after 0, 1, 2 and 3 epochs
+    assert [event.step for event in read["test"].Tensors("prior means")] == [0, 20, 40, 60]
     with np.load(copied / "arrays" / "prior_0003.npz") as arrays:
         ink = sheet(arrays["means"], 10)
     *_, png = tf.make_ndarray(read["test"].Tensors("prior means")[-1].tensor_proto)  # width, height, picture

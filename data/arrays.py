@@ -101,14 +101,15 @@ class GreyImages:
 GREY = np.array([0.299, 0.587, 0.114])  # luma of red, green and blue (ITU-R BT.601), as Pillow has it
 
 
-def binary_to_bytes(parts):
+def binary_to_bytes(parts, of_bytes=()):
     """Makes 1 into 255, in place, where no integer of any part is above 1: then they are binary images.
 
-    parts: what each is called -> GreyImages. Raises DataError where one is binary and another is not: 1 would be black;
-    and for colours of 0 and 1, whose greys were rounded to these.
+    parts: what each is called -> GreyImages; of_bytes: names of further parts, which are known to be bytes. Raises
+    DataError where one is binary and another is not: 1 would be black; and for colours of 0 and 1, whose greys were
+    rounded to these.
     """
     parts = {name: part for name, part in parts.items() if part.largest_integer is not None}
-    largest = {name: part.largest_integer for name, part in parts.items()}
+    largest = {name: part.largest_integer for name, part in parts.items()} | dict.fromkeys(of_bytes, 255)
     if largest and max(largest.values()) <= 1:
         for part in parts.values():
             if part.in_colour:

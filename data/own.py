@@ -92,7 +92,8 @@ def load(path, data_dir=None, expected=None):
     if isinstance(splits.images["train"], list) and (left_out := pictures.others_in(found)):
         print(f"data: files left out that are no PNG or JPEG: {len(left_out)}, such as {left_out[0]}", flush=True)
     read = {split: _read(source, splits.image_shape) for split, source in splits.images.items()}
-    binary_to_bytes({split: part for split, part in read.items() if isinstance(part, GreyImages)})
+    grey = {split: part for split, part in read.items() if isinstance(part, GreyImages)}
+    binary_to_bytes(grey, of_bytes=read.keys() - grey.keys())
     images = {split: part.images if isinstance(part, GreyImages) else part for split, part in read.items()}
     labels = splits.labels or {split: np.zeros(len(part), np.uint8) for split, part in images.items()}
     if "test" not in images:
@@ -143,8 +144,8 @@ def _read(source, image_shape):
         images = source.mapped.reshape(len(source), -1)
         if max(int(images[rows].max()) for rows in blocks(len(images))) <= 1:
             raise DataError(
-                f"{source.name} holds 0 and 1 alone; it is used as it lies in its file, in which 1 must be 255 (or save"
-                " it as .npz or as bool)"
+                f"{source.name} holds 0 and 1 alone; bytes in .npy files are used unchanged: save 1 as 255, or all as"
+                " bool or as .npz"
             )
         return images
     if source.shape[3:] == (3,):

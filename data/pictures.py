@@ -68,7 +68,8 @@ def size_of(path):
 def read(paths, shape):
     """The pictures as GreyImages, all (height, width) large; says how many were turned from colour to grey.
 
-    Raises DataError, naming the file, where one cannot be read, is of another size, or has no 8 bits a channel.
+    Raises DataError, naming the file, where one cannot be read, is of another size, is transparent in places, or is
+    grey with more than 8 bits (of colours with 16 bits Pillow keeps the upper 8).
     """
     images, n_coloured = GreyImages("", len(paths), *shape), 0
     for path in paths:
@@ -77,7 +78,7 @@ def read(paths, shape):
             (height, width), (h, w) = shape, image.size[::-1]
             raise DataError(f"{path} is {h} pixels high and {w} wide, where {height} by {width} were expected")
         if image.mode.startswith(("I", "F")):
-            raise DataError(f"{path} has more than 8 bits a channel (mode {image.mode}): save it with 8")
+            raise DataError(f"{path} has more than 8 bits a pixel (mode {image.mode}): save it with 8")
         n_coloured += image.mode not in ("1", "L", "LA", "La")
         if image.has_transparency_data:
             image = image.convert("RGBA")

@@ -55,19 +55,6 @@ def test_a_finished_run_has_its_files_and_last_line(finished_copy, capfd):
     assert f"Monte Carlo error on these images: {llh['mc_error']:.3f} nats" in out and err == ""
 
 
-def test_a_better_measurement_replaces_a_lesser_one(finished_copy):
-    assert in_process("--eval_only", "--run_dir", finished_copy, "--eval_samples", 30, "--eval_images", 60) == 0
-    again = json.loads((finished_copy / "test_llh.json").read_text())
-    assert (again["n_samples"], again["n_images"]) == (30, 60)
-
-
-def test_a_lesser_measurement_does_not_replace_a_better_one(finished_copy, capfd):
-    before = (finished_copy / "test_llh.json").read_text()
-    assert in_process("--eval_only", "--run_dir", finished_copy, "--eval_samples", 5, "--eval_images", 50) == 0
-    assert (finished_copy / "test_llh.json").read_text() == before
-    assert "(k=20, 50 images)" in capfd.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -172,11 +172,6 @@ def test_posterior_means_are_those_of_the_true_posterior_not_of_q():
     assert np.abs(means - exact).mean() < 0.2 * np.abs(model.mean_error).mean()
 
 
-def test_posterior_means_have_a_layer_each(binary_images):
-    z1, z2 = posterior_means(IWAE((10, 8), (4, 3), 784), binary_images)
-    assert z1.shape == (6, 4) and z2.shape == (6, 3)
-
-
 def test_evenly_spaced_images_spread_over_all_images():
     np.testing.assert_array_equal(evenly_spaced(np.arange(10), 5), [0, 2, 4, 6, 8])
     np.testing.assert_array_equal(evenly_spaced(np.arange(10), None), np.arange(10))

@@ -125,6 +125,18 @@ def test_a_folder_may_have_train_and_test(tmp_path):
         load(str(tmp_path))
 
 
+def test_hidden_folders_are_neither_classes_nor_splits_and_hold_no_pictures(tmp_path):
+    for number, image in enumerate(GREYS):
+        draw(tmp_path / "classes" / "ab"[number % 2] / f"{number:02d}.png", image)
+        draw(tmp_path / "split" / ("train" if number < 14 else "test") / f"{number:02d}.png", image)
+    for hidden in ("classes/.checkpoints", "classes/a/.thumbnails", "split/.checkpoints"):
+        draw(tmp_path / hidden / "00.png", GREYS[0])
+    found = own.facts(tmp_path / "classes")
+    assert (found["n_train"], found["n_test"], found["n_labels"]) == (18, 2, 2)
+    found = own.facts(tmp_path / "split")
+    assert (found["n_train"], found["n_test"], found["n_labels"]) == (14, 6, 0)
+
+
 def test_classes_of_a_test_folder_are_those_of_the_training_folder(tmp_path):
     for number, image in enumerate(GREYS):
         split, name = ("train", "abc"[number % 3]) if number < 12 else ("test", "bc"[number % 2])
@@ -146,6 +158,10 @@ def test_pictures_are_read_from_a_folder_or_one_alone(tmp_path):
         draw(tmp_path / "some" / f"{number}.png", image)
     np.testing.assert_array_equal(read_images(tmp_path / "some"), GREYS[:2])
     np.testing.assert_array_equal(read_images(tmp_path / "some" / "1.png"), GREYS[1:2])
+    with pytest.raises(DataError, match="0.png is 4 pixels high and 6 wide, where 6 by 4 were expected"):
+        read_images(tmp_path / "some", (6, 4))
+    draw(tmp_path / "some" / "2.png", 0 * GREYS[0])  # black, and no sign of binary images
+    np.testing.assert_array_equal(read_images(tmp_path / "some"), [*GREYS[:2], 0 * GREYS[0]])
 
 
 def test_a_third_folder_beside_train_and_test_is_refused(tmp_path):
@@ -271,6 +287,11 @@ def test_binarise(tmp_path):
     np.testing.assert_array_equal(threshold.binarised_test_images(), loaded.test_images > 127)
     with pytest.raises(DataError, match="--binarise: none is for images of 0 and 1 alone, and these have greys"):
         loaded.binarised("none")
+    last = loaded.binarised("threshold").train_images.copy()
+    last[-1, -1] = 7
+    for changes in (dict(test_images=loaded.test_images), dict(train_images=last)):
+        with pytest.raises(DataError, match="none is for images of 0 and 1 alone"):
+            loaded.binarised("threshold")._replace(**changes).binarised("none")
     for grey in (1, 254):
         with pytest.raises(DataError, match=f"greys, {grey}/255"):
             loaded._replace(train_images=np.array([[0, 255, grey]], np.uint8)).binarised("none")

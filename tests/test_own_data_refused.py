@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data import DataError, Dataset, load
 from experiment import program, session
@@ -31,6 +32,7 @@ def bad(tmp_path, kind):
         "names": dict(images=images),
         "empty": dict(x_train=images[:0]),
         "one": dict(x_train=images[:1]),
+        "one to test": dict(x_train=images, x_test=images[:1]),
         "sizes": dict(x_train=images, x_test=images[:, :3]),
         "count": dict(x_train=images, y_train=labels[:19]),
         "fractions": dict(x_train=images, y_train=labels / 2),
@@ -61,6 +63,11 @@ def bad(tmp_path, kind):
         draw(path / "13.png", GREYS[13].astype(np.uint16) * 256)
     if kind == "transparent":
         draw(path / "14.png", np.random.default_rng(1).integers(0, 256, (4, 6, 4)).astype(np.uint8))
+    if kind == "transparent palette":
+        image = Image.fromarray(GREYS[14]).convert("P")
+        image.save(path / "14.png", transparency=image.getpixel((0, 0)))
+    if kind == "transparent grey":
+        Image.merge("LA", [Image.fromarray(GREYS[14])] * 2).save(path / "14.png")
     if kind == "nested":
         for number in range(20):
             draw(path / "all" / ("train" if number < 10 else "test") / f"{number}.png", GREYS[number])
@@ -91,6 +98,11 @@ def bad(tmp_path, kind):
         return tmp_path / "npy"
     if kind == "link":
         (path / "zz.png").symlink_to(tmp_path / "nowhere.png")
+    if kind == "bytes mapped beside bits":
+        (tmp_path / "npy").mkdir()
+        np.save(tmp_path / "npy/x_train.npy", GREYS)
+        np.save(tmp_path / "npy/x_test.npy", (GREYS > 127).astype(int))
+        return tmp_path / "npy"
     if kind == "mapped":
         np.save(tmp_path / "bits.npy", (GREYS > 127).astype(np.uint8))
         return tmp_path / "bits.npy"
@@ -108,6 +120,7 @@ def bad(tmp_path, kind):
         ("names", r"has no x_train \(it has images\)"),
         ("empty", r"\(0, 4, 6\): it is empty"),
         ("one", "there are 0 images to train on and 2 to test on"),
+        ("one to test", "there are 20 images to train on and 1 to test on"),
         ("sizes", r"has the shape \(20, 3, 6\), and x_train \(20, 4, 6\)"),
         ("count", "y_train .* an integer for each of the 20 images"),
         ("fractions", "type float64: an integer for each"),
@@ -116,7 +129,7 @@ def bad(tmp_path, kind):
         ("unlabelled", "has labels for train alone"),
         ("unknown", "y_test goes up to 3, and y_train to 2"),
         ("one-hot", r"y_train .* has the shape \(20, 3\) .* an integer for each of the 20 images"),
-        ("fortran", "x_train in .* is not an array of numbers in C order"),
+        ("fortran", "x_train in .* is not in C order; np.ascontiguousarray"),
         ("short", "short.npy cannot be read"),
         ("labels misspelt", "npy has Y_train: the name is y_train"),
         ("link", "zz.png cannot be read"),
@@ -140,10 +153,13 @@ def test_what_no_header_can_be_right_of_is_refused_before_tensorflow(kind, said,
         ("below", "values from -1 to 254: integers must lie in 0 to 255"),
         ("mixed", "11.png is 3 pixels high and 6 wide, where 4 by 6 were expected"),
         ("unreadable", "12.png cannot be read as a picture"),
-        ("deep", "13.png has more than 8 bits a channel"),
+        ("deep", "13.png has more than 8 bits a pixel"),
         ("rotten", "x_train in .* cannot be read"),
         ("transparent", "14.png is transparent in places"),
-        ("mapped", "holds 0 and 1 alone; it is used as it lies"),
+        ("transparent palette", "14.png is transparent in places"),
+        ("transparent grey", "14.png is transparent in places"),
+        ("mapped", "holds 0 and 1 alone; bytes in .npy files are used unchanged"),
+        ("bytes mapped beside bits", "there are test images up to 1 and train images up to 255: save all as bytes"),
         ("bits beside bytes", "there are train images up to 2.. and test images up to 1: save all as bytes"),
         ("bytes beside bits", "there are train images up to 1 and test images up to 2..: save all as bytes"),
     ],

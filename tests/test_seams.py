@@ -106,12 +106,6 @@ def test_another_data_set_goes_through_main(results, monkeypatch, capfd):
     assert (folder / "model.weights.h5").stat().st_size == len(weights)
 
 
-def test_cells_of_the_tables_are_of_their_data_set_alone(results):
-    usual = Config(n_samples=5).resolved()
-    assert cells.cell_of(usual) is not None
-    assert cells.cell_of(Config(n_samples=5, dataset="strokes").resolved()) is None
-
-
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

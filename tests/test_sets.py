@@ -1,7 +1,9 @@
 """The other published data sets, from small files in their formats."""
 
 import gzip
+import hashlib
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import data.catalogue
 from data import DataError, Dataset, binarized_mnist, caltech101_silhouettes, fashion_mnist, load, omniglot, published
 from data.idx import idx_bytes
 from data.mnist_sources import IDX_NAMES, KERAS_NAMES
+from experiment.run_folder import ROOT
 
 MODULES = [binarized_mnist, caltech101_silhouettes, fashion_mnist, omniglot]
 
@@ -105,6 +108,7 @@ def test_omniglot_is_the_same_from_zip_files_and_arrays_in_any_order(tmp_path, d
     monkeypatch.setitem(data.catalogue.DATASETS, "omniglot", data.catalogue.DATASETS["omniglot"]._replace(n_train=4))
     for part, inks in (("background", drawings[:4]), ("evaluation", drawings[4:])):
         with zipfile.ZipFile(tmp_path / f"images_{part}.zip", "w") as archive:
+            archive.writestr(f"images_{part}/", "")  # a folder's entry
             for number, ink in enumerate(inks):
                 archive.writestr(f"images_{part}/Greek/character{number:02d}/{number}.png", png(ink))
     zipped = load("omniglot", tmp_path)
@@ -116,6 +120,9 @@ def test_omniglot_is_the_same_from_zip_files_and_arrays_in_any_order(tmp_path, d
     assert zipped.train_images.shape == (4, 784) and zipped.test_images.shape == (2, 784)
     for part in ("train_images", "test_images"):
         np.testing.assert_array_equal(getattr(zipped, part), getattr(again, part))
+    sums = [hashlib.sha256(np.packbits(ink).tobytes()).digest() for ink in drawings]
+    first = omniglot.resized(drawings[[sums.index(min(sums))]], 28, 28)
+    np.testing.assert_array_equal(zipped.train_images[0], first.ravel())
     means = np.concatenate([zipped.train_images, zipped.test_images]).mean(axis=1) / 255
     np.testing.assert_allclose(np.sort(means), drawings.mean(axis=(1, 2)), atol=2e-3)  # ink is bright, none is lost
 
@@ -231,6 +238,16 @@ def test_files_come_as_they_are_published(web, bits, drawings, any_sum, monkeypa
         assert from_folder.keys() == from_web.keys()
         for part, array in from_folder.items():
             np.testing.assert_array_equal(from_web[part], array)
+    (folder / "binarized_mnist_train.amat").unlink()
+    with pytest.raises(DataError, match="the download failed"):
+        binarized_mnist.from_web("binarized_mnist")
+
+
+def test_the_table_s_sizes_are_those_of_the_page():
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+), ([\d,]+) \| (\w+)", (ROOT / "data/README.md").read_text(), re.M)
+    said = {name: (*(int(n.replace(",", "")) for n in sizes), labels) for name, *sizes, labels in rows}
+    assert said == {name: (entry.n_train, entry.n_test, str(entry.n_labels or "none"))
+                    for name, entry in data.catalogue.DATASETS.items()}  # fmt: skip
 
 
 class Touches:

@@ -227,7 +227,6 @@ def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, mo
         f"quick/{folder.name}",
         "quick/iwae-2l-k2-n-hidden-20-10-n-latent-4-2-batch-size-50-epochs-2-jit-off",
     ]  # fmt: skip
-    assert all(float(row["log_px"]) - float(row["log_px_active_alone"]) < 5 for row in rows)
     assert pictures(few_digits / "task06") == {"activity.png", "while_training.png"}
     capfd.readouterr()
     assert run("task06", "--dataset", "omniglot", "--gpu", -1) == 2  # it looks at runs of one data set only

@@ -3,6 +3,7 @@
 Most were seen in public implementations, or once got through this project's tests.
 """
 
+from tests.planted_reread import REREAD
 from tests.planted_runs import RUNS, Fault, fault
 from tests.planted_unseen import UNSEEN
 
@@ -164,8 +165,7 @@ TRAINING = [
     fault("weights that are not finite are saved", "training/checkpoints.py", "if not all(np.isfinite",
           "if False and not all(np.isfinite",
           "training::checkpoints_are_newest_by_number_and_never_of_weights_that_are_not_finite"),
-    fault("checkpoints sorted as text", "training/checkpoints.py", 'key=lambda p: int(p.stem.split("-")[1])',
-          "key=lambda p: p.stem",
+    fault("checkpoints sorted as text", "utils.py", "sorted((int(match[1]), path)", "sorted((match[1], path)",
           "training::checkpoints_are_newest_by_number_and_never_of_weights_that_are_not_finite"),
     fault("a damaged checkpoint ends the resumption", "training/checkpoints.py",
           "except (tf.errors.OpError, ValueError,", "except (ValueError,",
@@ -254,4 +254,4 @@ EVALUATION = [
           "model.sample_prior(noise, 0 * y), y)", "ais::estimate_and_bracket_are_given_the_labels"),
 ]
 
-FAULTS = [*BOUNDS, *MODELS, *TRAINING, *EVALUATION, *RUNS, *UNSEEN]
+FAULTS = [*BOUNDS, *MODELS, *TRAINING, *EVALUATION, *RUNS, *UNSEEN, *REREAD]

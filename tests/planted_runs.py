@@ -160,7 +160,7 @@ RUNS = [
           "make_log_likelihood(self.model, config.n_samples, config.compiled)",
           "command_line::a_finished_run_has_its_files_and_last_line"),
     fault("another run's record taken for the new weights'", "experiment/run_folder.py",
-          "for path in (self.weights, self.training, self.test_llh) if", "for path in (self.weights,) if",
+          "files = [self.weights, self.training, self.test_llh]", "files = [self.weights]",
           "session::a_folder_with_what_is_left_of_another_run_is_not_begun_in"),
     fault("a task shows a smaller measurement than asked for", "experiment/session.py",
           " or any(of < n for of, n in zip(_size(record), asked))", "",

@@ -74,7 +74,7 @@ def _shown(result):
 
 
 def variations():
-    """The cells trained with other settings than the fast preset's before it had its own, kept without weights."""
+    """The cells trained with the recipe before `fast`, kept without weights."""
     return results_in((run_folder.RESULTS / "recipe" / "cells").glob("*"))
 
 
@@ -144,7 +144,7 @@ def work(settings, sessions, measure, commands=False):
             temporary.write_text(recipe_table(runs) + "\n" + variations_table(variations(), results))
         bounds_against_time(recipe_curves(), folder / "recipe" / "comparisons.png")
     print(
-        f"README.md, results/README.md, tasks/README.md and results/comparison.png are rebuilt from {len(results)} runs"
+        f"tables of README.md, results/, results/recipe/ and tasks/, and figures, are rebuilt from {len(results)} runs"
     )
 
 

@@ -23,7 +23,7 @@ def tables(results):
     for name, title, part in (
         (
             "account",
-            "Where the milliseconds of a step go, a column a part, measured with the parts to its left and less these:",
+            "Milliseconds of each part of a step, the time with it and all parts to its left less the time without:",
             _account,
         ),
         ("hours", "Hours to a cell of README's table, one layer, on one thread (steps alone):", _hours),

@@ -74,8 +74,9 @@ class Dataset(NamedTuple):
                 for rows in blocks(len(images)):
                     if len(grey := images[rows][(images[rows] > 0) & (images[rows] < 255)]):
                         raise DataError(
-                            f"--binarise: none is for images of 0 and 1 alone, and these have greys, {grey[0]}/255 say:"
-                            " p(x|z) is a distribution over binary images; dynamic, fixed or threshold makes them so"
+                            "--binarise: none is for images of 0 and 1 alone, and these have greys, such as"
+                            f" {grey[0]}/255: p(x|z) is a distribution over binary images; dynamic, fixed or threshold"
+                            " makes them so"
                         )
         return self
 

@@ -1,4 +1,4 @@
-"""MNIST, from the four IDX files, which are known by their MD5 sums."""
+"""MNIST: its four arrays, which are known by the MD5 sums of their IDX files, from whichever source has them."""
 
 from data.mnist_sources import SOURCES, advice, from_folder
 from data.published import find

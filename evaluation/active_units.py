@@ -55,8 +55,8 @@ def make_q_means(model, jit=True):
 
 
 def without_units(model, keep, x, y=None, jit=True):
-    """A copy of the model without some of its latent units; where they were read stands their mean over the images x.
+    """A copy of the model without some of its latent units; what read them is given their mean over the images x.
 
-    keep: a bool array [n_latent] a layer, as in `activity`. Raises ValueError where a layer would have no unit left.
+    keep: for each layer a bool array [n_latent]. Raises ValueError where a layer would have no unit left.
     """
     return model.without_units(keep, [means.mean(axis=0) for means in make_q_means(model, jit=jit)(x, y)])

@@ -196,7 +196,7 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
 
 
 def _backwards(sizes):
-    """sizes [T, ...] of the transitions at beta_1 ... beta_T -> those at beta_{T-1} ... beta_1, and beta_0 as beta_1:
-    a chain that begins with a sample of p(e|x) has made the one at beta_T = 1.
+    """Step sizes [T, ...] at beta_1 ... beta_T -> those at beta_{T-1} ... beta_1, and beta_0 as beta_1. There is none
+    at beta_T = 1: the chain begins with an exact sample there.
     """
     return tf.concat([sizes[-2::-1], sizes[:1]], axis=0)

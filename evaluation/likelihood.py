@@ -52,8 +52,8 @@ def batches(x, y, size=BATCH):
 
 
 def over_batches(function, x, y, seed_of, size=BATCH):
-    """What function(x, y, seed) makes of all images: it is called for each batch, with the seed seed_of(index), and
-    returns a nested structure of tensors [size, ...]; theirs, put together, are NumPy arrays [n_images, ...].
+    """Calls function(x, y, seed_of(index)) on each batch of the images. Its nested tensors [size, ...] are joined into
+    NumPy arrays [n_images, ...].
     """
     parts = []
     for index, images, context, count in batches(x, y, size):
@@ -73,7 +73,7 @@ def make_log_likelihood(model, n_samples=5000, jit=True, binary=True):
     log p(x) by importance sampling: log (1/k) sum_i p(x, z_i) / q(z_i|x) with k = n_samples, for each image of x
     [n_images, n_pixels] in {0, 1}; all given y [n_images, n_context], if the model is conditional. The samples go by
     in chunks into a running log-sum-exp, so that memory does not depend on k but for the few largest weights.
-    binary: False for a model of real numbers; otherwise `estimate` raises ValueError for an x that is not binary.
+    binary: False for a likelihood of real numbers; otherwise `estimate` raises ValueError for an x that is not binary.
     """
     chunk = min(DRAWS, math.ceil(n_samples / CHUNKS))
     groups = min(GROUPS, 2 ** int(math.log2(math.ceil(n_samples / chunk))))

@@ -12,8 +12,8 @@ GRID = 30  # points, at least, at which the fit looks
 def monte_carlo_errors(log_sums, sizes):
     """How far log (1/k) sum_i w_i would move with other samples: a standard deviation for each image, [n], nats.
 
-    log_sums: float64 [groups, n], log of the sum of w over each of so many independent groups of samples, a power of
-    two of them and at least two; sizes: [groups], the number of samples in each, k in all.
+    log_sums: float64 [groups, n], log of the sum of w in each independent group of samples; the number of groups is a
+    power of two, at least 2. sizes: [groups], samples in each group, k in all.
 
     The weights are heavy-tailed: the error falls slower than 1/sqrt(k), and it cannot be computed from the variance
     of w, which may be infinite. It is therefore read off the estimates from k/G samples, which differ between groups:
@@ -51,7 +51,7 @@ def pareto_k(log_w):
     """The shape k of the generalised Pareto distribution that fits the tail of w, for each image: [n].
 
     log_w: [n, m + 1], the largest log weights in falling order. The last is the threshold u; the m excesses w - u are
-    fitted. w has moments of order less than 1/k: above 0.5 no variance, above 1 no mean. Zhang and Stephens (2009),
+    fitted. w has finite moments below order 1/k: no variance for k > 0.5, no mean for k > 1. Zhang and Stephens (2009),
     with the weak prior of Vehtari et al. (1507.02646, appendix C). NaN where the weights do not differ.
     """
     w = np.exp(log_w - log_w[:, :1])

@@ -12,8 +12,8 @@ ROWS = 2000  # points of the grid at a time
 FAR = 25.0  # nats below the highest density: the points beyond hold no mass worth counting
 STDS_OF_Q = 5  # at least so many standard deviations of q lie inside the grid
 BORDER_MASS = 1e-5  # at most so much of the posterior's mass may lie on the grid's border
-RESOLVED = 0.01  # nats by which log p(x) may change with half the points a side, and what q's mass may differ from 1
-MOST_POINTS = 1600  # a side
+RESOLVED = 0.01  # nats that log p(x) may change with half the points per side; also how far q's mass may be from 1
+MOST_POINTS = 1600  # per side
 
 
 def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
@@ -75,8 +75,8 @@ def make_true_posterior(model, jit=True, binary=True):
 
     For a model with one stochastic layer of two units; raises ValueError for any other. A coarse grid over all that the
     prior and q allow finds where p(x, z) has its mass; a finer one covers that and q. It is widened until no mass lies
-    on its border; its points are doubled, up to MOST_POINTS a side, until log p(x) is the same without every second
-    one and q adds up to 1. binary: as for make_log_likelihood.
+    on its border; its points are doubled, up to MOST_POINTS per side, until every second one alone gives the same log
+    p(x) and q sums to 1. binary: as for make_log_likelihood.
     """
     if model.n_latent != (2,) or model.n_context:
         raise ValueError(f"a grid needs one stochastic layer of 2 units and no labels, not {model.n_latent}")

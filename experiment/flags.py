@@ -111,8 +111,8 @@ def _check_fixed(needed, settings):
 
 
 def _given(parser, argv):
-    """{flag: value} of those given. A path of data that is there is made absolute: another way to write it, or another
-    folder to write it in, makes no other experiment.
+    """{flag: value} of those given. The path of data that exist is made absolute: however it is written, the experiment
+    is the same.
     """
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in vars(parser.parse_args(argv)).items()}
     if (path := given.get("dataset", Config.dataset)) not in DATASETS and os.path.exists(path):

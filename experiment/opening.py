@@ -8,7 +8,7 @@ from utils import read_csv
 
 
 def open_folder(config, resume=False, eval_only=False, continue_existing=False):
-    """(the run's folder, resume, eval_only). Raises UsageError.
+    """(the Run, which is locked until its release(); resume; eval_only). Raises UsageError.
 
     continue_existing: finished weights in the folder are taken as they are, and a run that was stopped is resumed.
     """

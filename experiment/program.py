@@ -73,7 +73,7 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
     """Parses the flags, prepares a Session, calls work(session), and returns the program's exit code.
 
     defaults: a task's own settings, in the place of Config's. A task goes on from what its folder holds: finished
-    weights are taken as they are and a run that was stopped is resumed, where main.py wants to be told so.
+    weights are taken as they are and a run that was stopped is resumed; main.py needs --eval_only or --resume for that.
     fixed: names of settings that the flags may not change.
     0: done; 1: training diverged; 2: something the user can mend; 3: another worker is gone; 130: stopped by the user;
     141: no one reads stdout.
@@ -115,7 +115,7 @@ def survey(work, description, argv=None, same=(), first=None, evaluation=True, *
     weights and a measured test log likelihood. name is its folder's path below results/. open_session() returns its
     Session, with the weights; or None, with a line on stderr, where it cannot be opened.
     same: names of settings that are flags too, and that the runs must share; evaluation, flags: as in
-    parse_call_flags. first: first(**own flags) is called before TensorFlow starts; where it is true, that was all.
+    parse_call_flags. first: first(**own flags) is called before TensorFlow starts; if it returns true, that is all.
     """
     try:
         settings, own = parse_call_flags(argv, description, same, evaluation, **flags)

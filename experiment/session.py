@@ -45,7 +45,7 @@ def _loaded(config):
 class Session:
     """An experiment at work: its settings, its folder, its data and its model. Raises DataError if there is no data.
 
-    dataset: what load_data made of the settings, where that has been done.
+    dataset: load_data(config), where it has been loaded before.
     """
 
     def __init__(self, config: Config, run: Run, resume=False, eval_only=False, dataset: Dataset | None = None):
@@ -156,7 +156,7 @@ class Session:
     def draw_z1_redrawn(self):
         """With several stochastic layers: z1 drawn again and again under the layers above it, and a figure of that.
 
-        The row of a conditional model has a label of its own.
+        For a conditional model each row has a label of its own.
         """
         import tensorflow as tf
 
@@ -215,8 +215,8 @@ class Session:
         return np.asarray(pixels).reshape(-1, *self.dataset.entry.image_shape)
 
     def report(self):
-        """Prints the test log likelihood as it was measured. Where it was not as far as asked for, or for --per_image,
-        it is measured now.
+        """Prints the recorded test log likelihood. With fewer recorded samples or images than asked for, or for
+        --per_image, it is measured now.
         """
         config, record = self.config, self.run.recorded()
         asked = config.eval_samples, config.eval_images or config.n_test

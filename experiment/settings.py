@@ -54,12 +54,12 @@ class Config:
     own_data: dict | None = None  # of a data set that is a path: its sizes, which a run in progress goes by
     binarise: str | None = setting(
         None, str, "how grey pixels become 0 and 1: " + "; ".join(f"{how}, {what}" for how, what in BINARISE.items())
-        + " (dynamic; none for sets of binary images)", "data", choices=tuple(BINARISE),
+        + " (dynamic; none for the published sets of 0 and 1)", "data", choices=tuple(BINARISE),
     )  # fmt: skip
     data_dir: str | None = setting(None, str, "folder with the data set's files, looked in first", "call")
     held_out: int = setting(
-        0, int, "the last so many training images are not trained on but take the place of the test set, to choose"
-        " settings by", "data", minimum=0,
+        0, int, "hold out so many of the last training images, and test on them, to choose settings", "data",
+        minimum=0,
     )  # fmt: skip
     batch_size: int = setting(20, int, "images in a batch", "optimisation", minimum=1)
     epochs: int = setting(
@@ -70,7 +70,7 @@ class Config:
         choices=("adam", "soap"),
     )  # fmt: skip
     learning_rate: float = setting(
-        1e-4, float, "the paper's schedule has its own; with --epochs N it is this", "optimisation", above=0
+        1e-4, float, "with --epochs N; the paper's schedule has its own", "optimisation", above=0
     )
     schedule: str | None = setting(
         None, str, "learning rate over the run: the paper's eight stages (with --epochs -1), constant (with"
@@ -92,8 +92,10 @@ class Config:
         0.0, float, "average the weights with this decay (0.999, say) and test the average; 0: off", "optimisation",
         minimum=0, below=1,
     )  # fmt: skip
-    seed: int = setting(0, int, "seed of the first weights and of every random number", "optimisation", minimum=0,
-                        below=2**27)  # fmt: skip
+    seed: int = setting(
+        0, int, "seed of the first weights and of every random number, but not of the draw of the test images",
+        "optimisation", minimum=0, below=2**27,
+    )  # fmt: skip
     jit: str = setting("on", str, "compile with XLA", "optimisation", choices=("on", "off"))
     eval_samples: int = setting(5000, int, "importance samples of the test log likelihood", "evaluation", minimum=1)
     eval_images: int | None = setting(
@@ -111,8 +113,8 @@ class Config:
         " environment variable TF_CONFIG names", "call", choices=("one", "mirrored", "multi_worker"),
     )  # fmt: skip
     gpu: tuple | None = setting(
-        None, gpus, "the GPUs to use, such as 0 or 0,1; -1: the CPU (the first, or all with another --strategy than"
-        " one)", "call", minimum=-1,
+        None, gpus, "the GPUs to use, such as 0 or 0,1; -1: the CPU (the first GPU; all with --strategy mirrored or"
+        " multi_worker)", "call", minimum=-1,
     )  # fmt: skip
     threads: int = setting(0, int, "CPU threads; 0: one per core", "call", minimum=0, maximum=1024)
 

@@ -40,8 +40,10 @@ class ModelEntry(NamedTuple):
 GROUPS = Hyperparameter(
     1, int, "groups M that the k samples are parted into; 1: iwae_elbo", {"minimum": 1, "divides": True}
 )
-ELBO_WEIGHT = Hyperparameter(0.05, float, "share of the ELBO in it", {"minimum": 0, "maximum": 1})
-ALPHA = Hyperparameter(0.5, float, "0: iwae_elbo; towards 1: the ELBO", {"minimum": 0, "below": 1})
+ELBO_WEIGHT = Hyperparameter(0.05, float, "weight of the ELBO; iwae_elbo has the rest", {"minimum": 0, "maximum": 1})
+ALPHA = Hyperparameter(
+    0.5, float, "w is raised to 1 - alpha; 0 is iwae_elbo, near 1 the ELBO", {"minimum": 0, "below": 1}
+)
 LATER = "models.estimators"  # the module of what later papers put beside the IWAE bound
 
 OBJECTIVES = {

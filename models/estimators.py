@@ -1,10 +1,9 @@
 """Objectives of later papers, beside those of models.objectives: the same signature, and the same words.
 
 MIWAE, PIWAE and CIWAE (Rainforth et al., 1802.04537), VR-IWAE (Daudel et al., 2210.06226), reweighted wake-sleep
-(Bornschein & Bengio, 1406.2751) and JVI (Nowozin, 2018). The doubly reparameterised gradients of the last three: each
-leaves out the score of q, and makes up for it by a weight on the gradient through each sample. That rests on one
-identity, for functions g_i of all the samples z_1 ... z_k ~ q, whose parameters are phi, with the score on the
-left at fixed z_i (Tucker et al., 1810.04152):
+(Bornschein & Bengio, 1406.2751) and JVI (Nowozin, 2018). The doubly reparameterised gradients of the last three drop
+the score of q, and weigh the gradient through each sample instead. That rests on one identity (Tucker et al.,
+1810.04152), for functions g_i of all the samples z_1 ... z_k ~ q with parameters phi; on the left z_i is held fixed:
 
     E[sum_i g_i(z) dlog q(z_i)/dphi] = E[sum_i dg_i(z)/dz_i dz_i/dphi].
 """

@@ -10,8 +10,8 @@ def estimate_and_gradients(model, objective, x, noise, y=None, beta=1.0):
     models.objectives.Estimate. Returns (value, bound, gradients): the means over the batch of the surrogate and of the
     bound, in nats, and a gradient for each of model.trainable_variables, of the surrogates' means.
 
-    Every sample is cut from the parameters it was drawn with, and so the derivative comes in parts: with s the mean
-    surrogate, z_l = cut(sample_l) of layer l, and c the objective's z_weights,
+    Every sample is cut from the parameters that drew it, so the derivative has parts: with s the mean surrogate, z_l =
+    cut(sample_l) of layer l, and c the objective's z_weights,
 
         p follows  ds/dp;
         q follows  ds/dq at fixed z (the score; and q's parameters in a KL divergence in closed form)

@@ -2,8 +2,8 @@
 
 A new model is a class in a file of models/ and an entry of models.catalogue.MODELS. Tensors are float32; x [batch,
 n_pixels] holds 0 and 1; y [batch, n_context] is what a conditional model is given, with n_context = 0 (or y = None)
-otherwise. Whatever has an entry for each stochastic layer has it from the image up, z1 first, in whichever order the
-layers are drawn.
+otherwise. Lists with an entry for each stochastic layer run from the image up, z1 first, in whichever order the layers
+are drawn.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,14 @@ class LogWeights(NamedTuple):
 
     log_p_layers, log_q_layers: such a tensor for each stochastic layer, given the layers drawn before it: with two
     layers log p(z1|z2) and log p(z2); log q(z1|x) and log q(z2|z1).
-    samples, z: a tensor [n_samples, batch, n_latent] for each stochastic layer. `samples` is what was drawn, as a
-    function of q's parameters; `z` is the same after `cut`, which is what every density and every later layer was
-    given.
+    samples, z: a tensor [n_samples, batch, n_latent] for each stochastic layer. `samples` can be differentiated by q's
+    parameters; every density and every later layer was given z = cut(samples).
     """
 
     log_px_z: tf.Tensor  # log p(x|z)
     log_p_layers: tuple
     log_q_layers: tuple
-    kl: tf.Tensor  # an estimate of KL(q(z|x) || p(z)) with all that has a closed form integrated out
+    kl: tf.Tensor  # an estimate of KL(q(z|x) || p(z)), in closed form where it has one
     samples: tuple
     z: tuple
 

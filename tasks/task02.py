@@ -11,8 +11,8 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
-from experiment import command_line  # noqa: E402
-from models.catalogue import OBJECTIVES  # noqa: E402
+from experiment import command_line
+from models.catalogue import OBJECTIVES
 
 DEFAULTS = dict(objective="dreg", n_samples=5, preset="fast")
 FIXED = ("objective", "strategy")  # gradients are taken on one device

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
-from experiment import command_line  # noqa: E402
+from experiment import command_line
 
 DEFAULTS = dict(stochastic_layers=2, n_latent=(4, 2), n_samples=5, preset="fast")
 FIXED = ("stochastic_layers", "conditional")

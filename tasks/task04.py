@@ -8,7 +8,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
-from experiment import command_line  # noqa: E402
+from experiment import command_line
 
 DEFAULTS = dict(conditional="learned_prior", n_samples=5, preset="fast")
 FIXED = ("conditional",)

@@ -11,11 +11,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
-from data import own  # noqa: E402
-from data.catalogue import DATASETS  # noqa: E402
-from experiment import run_folder, survey  # noqa: E402
-from experiment.cells import Result, cell_of, grouped  # noqa: E402
-from experiment.settings import Config  # noqa: E402
+from data import own
+from data.catalogue import DATASETS
+from experiment import run_folder, survey
+from experiment.cells import Result, cell_of, grouped
+from experiment.settings import Config
 
 FOLDER = "task06"
 IMAGES = 1000  # test images on which a model with and without its inactive units is measured, unless --eval_images

@@ -9,9 +9,9 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
-from experiment import command_line  # noqa: E402
-from experiment.errors import UsageError  # noqa: E402
-from experiment.presets import PRESETS  # noqa: E402
+from experiment import command_line
+from experiment.errors import UsageError
+from experiment.presets import PRESETS
 
 DEFAULTS = dict(n_samples=50, preset="fast")
 FIXED = ()

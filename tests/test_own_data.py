@@ -293,7 +293,7 @@ def test_binarise(tmp_path):
         with pytest.raises(DataError, match="none is for images of 0 and 1 alone"):
             loaded.binarised("threshold")._replace(**changes).binarised("none")
     for grey in (1, 254):
-        with pytest.raises(DataError, match=f"greys, {grey}/255"):
+        with pytest.raises(DataError, match=f"greys, such as {grey}/255"):
             loaded._replace(train_images=np.array([[0, 255, grey]], np.uint8)).binarised("none")
 
 

@@ -9,8 +9,7 @@ def as_tensor(images):
     """uint8 [n, n_pixels] -> a tensor of them, to which nobody may write.
 
     On a CPU it is the array itself where that begins at a multiple of ALIGNED, as data.arrays.aligned makes it and as
-    arrays that are mapped to files do: those pages of a file are read that a batch asks for, and the system keeps as
-    many of them as memory has room for. Otherwise, and on a GPU, it is a copy.
+    arrays mapped to files do (a batch then reads only the pages it needs). Otherwise, and on a GPU, it is a copy.
     """
     aligned = images.flags.c_contiguous and images.flags.writeable and images.ctypes.data % ALIGNED == 0
     if tf.config.get_visible_devices("GPU") or not aligned:

@@ -32,7 +32,9 @@ class Log:
         return any(int(row["step"]) == step for row in self.rows)
 
     def add(self, row):
-        """row: {column: number}, with `epoch` and `step` among them; train_NAME and test_NAME belong to these runs."""
+        """row: {column: number}, with `epoch` and `step` among them; train_NAME and test_NAME go to these runs of
+        TensorBoard, the rest to train.
+        """
         self.rows.append(
             {name: f"{value:.9g}" if isinstance(value, float) else str(value) for name, value in row.items()}
         )

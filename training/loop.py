@@ -19,7 +19,7 @@ from training.schedule import make_optimizer
 from training.steps import make_steps
 from utils import ProgressBar, duration, evenly_spaced, save_weights, sheet, whole_file
 
-SECONDS_PER_CALL = 0.5  # between two looks at the clock, the keyboard and the bound
+SECONDS_PER_CALL = 0.5  # between two checks of the time, of Ctrl-C and of the bound
 SECONDS_PER_CHECKPOINT = 60
 MONITORED = 500  # images of each set on which the bounds are logged
 PICTURED, COLUMNS = 100, 10  # images drawn from the prior for the pictures, and how many of them make a row
@@ -37,9 +37,9 @@ def train(config, run, dataset, model, resume=False, start_from=None):
     """Trains `model` in place as `config` says, and writes metrics, checkpoints and pictures' arrays into `run`.
 
     With `resume`, goes on from the last checkpoint, to the same result as a run that was never stopped. With
-    `start_from`, the folder of another run with the same beginning, starts where that ended.
-    The model is left with the weights to test: the averaged ones if `config.ema`. Returns the seconds it took in all.
-    Raises TrainingDiverged, Interrupted, CheckpointError.
+    `start_from`, a Run with the same beginning, starts where that ended.
+    The model is left with the weights to test: the averaged ones if `config.ema`. Returns the seconds it took, of all
+    calls that trained this run. Raises TrainingDiverged, Interrupted, CheckpointError; OSError where the disk is full.
     """
     return _Training(config, run, dataset, model, resume, start_from).run_to_the_end()
 
@@ -227,7 +227,7 @@ class _Training:
 def _for_pictures(config, model):
     """The noise of the images drawn from the prior, and their labels.
 
-    Of a conditional model each row of images has one label, and each column one noise; of many labels some are shown.
+    For a conditional model each row of images has one label and each column one noise; of many labels some are shown.
     """
     noise = model.noise(1, PICTURED, stateless_seed(config.seed, Stream.PICTURE, 0))
     if config.conditional == "no":

@@ -2,8 +2,7 @@
 
 A program that uses several devices runs within the scope of its strategy. A replica is a device with its own copy of
 the weights and of the optimiser's variables. It takes the gradients on its share of each batch's images, and updates
-its copies with the mean over all replicas. The copies stay the same, because they are made the same and all that is
-added to them is the same.
+its copies with the mean over all replicas. The copies start equal and get equal updates, so they stay equal.
 """
 
 import tensorflow as tf

@@ -31,9 +31,9 @@ class SOAP(LocalUpdates, keras.optimizers.Adam):
     * L and R are updated before the step, at every `covariance_frequency`-th step, with a decay `shampoo_beta` of their
       own.
     * The first `precondition_frequency` steps update L and R alone. The weights stay until the bases are there.
-    * New bases come from one QR iteration at every `precondition_frequency`-th step, as in the paper. The second moment
-      V is projected into them as if the components of G' were uncorrelated; the paper leaves V as it is. The first
-      moment M is stored in the bases, so it is projected too.
+    * Into new bases (one QR iteration at every `precondition_frequency`-th step, as in the paper) the second moment V
+      is projected as if the components of Q_L^T G Q_R were uncorrelated; the paper leaves V as it is. The first moment
+      M is stored in the bases, so it is projected too.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ def rows_of(drawn, first, n, axis=0):
 def binarise(means, seed, algorithm, first=0, batch=None):
     """x ~ Bernoulli(byte / 255): uint8 [n, n_pixels] -> float32 in {0, 1}.
 
-    The images are those from place `first` on in a batch of so many, by default the whole of it.
+    The images stand from place `first` on in a batch of `batch` images; by default they are the whole batch.
     """
     n, n_pixels = means.shape
     u = rows_of(tf.random.stateless_uniform([batch or n, n_pixels], seed, alg=algorithm), first, n)

@@ -3,7 +3,6 @@
 Each part is measured in one go, and is written to benchmarks/results.json as soon as it is.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -23,7 +22,9 @@ from benchmarks.training import (
     measure_start,
     measure_training,
 )
+from experiment.flags import Parser
 from experiment.markdown import rewrite
+from experiment.rules import at_least
 from experiment.run_folder import provenance
 from utils import write_json
 
@@ -45,9 +46,9 @@ PARTS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of each comparison (5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="about how long one reading takes (1)")
+    parser = Parser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=at_least(1), default=5, help="interleaved rounds of each comparison (5)")
+    parser.add_argument("--seconds", type=at_least(0, float), default=1.0, help="about how long one reading takes (1)")
     parser.add_argument("--only", metavar="PART", choices=PARTS, help=f"one of {', '.join(PARTS)}")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

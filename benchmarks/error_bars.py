@@ -4,7 +4,6 @@ Prints a Markdown table with a row for each model: test images measured again an
 it says instead what errors and Pareto k add to the time of an evaluation.
 """
 
-import argparse
 import math
 import time
 from unittest import mock
@@ -12,6 +11,8 @@ from unittest import mock
 import numpy as np
 
 from experiment import load_run
+from experiment.flags import Parser
+from experiment.rules import at_least
 from experiment.run_folder import RESULTS
 from utils import evenly_spaced
 
@@ -19,11 +20,11 @@ RUNS = ("fast/iwae-1l-k5", "fast/iwae-2l-k5")
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.error_bars", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.error_bars", description=__doc__)
     parser.add_argument("runs", nargs="*", default=RUNS, help="folders below results/")
-    parser.add_argument("--seeds", type=int, default=40, help="evaluations of each model (40)")
-    parser.add_argument("--images", type=int, default=100, help="test images (100)")
-    parser.add_argument("--samples", type=int, default=5000, help="importance samples k (5000)")
+    parser.add_argument("--seeds", type=at_least(2), default=40, help="evaluations of each model (40)")
+    parser.add_argument("--images", type=at_least(1), default=100, help="test images (100)")
+    parser.add_argument("--samples", type=at_least(2), default=5000, help="importance samples k (5000)")
     parser.add_argument("--cost", action="store_true", help="measure the time they take")
     options = parser.parse_args()
     if options.cost:

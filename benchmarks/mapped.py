@@ -5,7 +5,6 @@ batches of 100 with k = 5, as --preset quick has them, and of 20 with k = 1. Wha
 before, so the system has it in memory.
 """
 
-import argparse
 import pathlib
 import resource
 import tempfile
@@ -13,6 +12,8 @@ import time
 
 import numpy as np
 
+from experiment.flags import Parser
+from experiment.rules import at_least
 from experiment.startup import start_tensorflow
 
 
@@ -58,9 +59,9 @@ def step_times(path, turns, batch_size, n_samples, steps=15):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=1_000_000)
-    parser.add_argument("--turns", type=int, default=60)
+    parser = Parser(prog="python -m benchmarks.mapped", description=__doc__)
+    parser.add_argument("--images", type=at_least(1500), default=1_000_000, help="as many as 15 batches have (1000000)")
+    parser.add_argument("--turns", type=at_least(3), default=60, help="readings of each (60)")
     flags = parser.parse_args()
     start_tensorflow((-1,))
     with tempfile.TemporaryDirectory() as folder:

@@ -32,7 +32,7 @@ def main():
             done = run(request["steps"]) or request["steps"]
             _reply(replies, seconds=time.perf_counter() - began, steps=done)
         else:
-            _reply(replies, peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2)
+            _reply(replies, peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 
 
 def _build(contender, spec, inputs):

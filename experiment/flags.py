@@ -15,7 +15,7 @@ from experiment.settings import CALL, EVALUATION, Config, flag_fields
 from models.catalogue import MODELS, OBJECTIVES
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse with its errors on one line."""
 
     def error(self, message):
@@ -38,7 +38,7 @@ def make_parser(description, names=None, defaults=None, fixed=()):
     Returns (the parser, its groups: name -> group).
     """
     defaults = defaults or {}
-    parser = _Parser(
+    parser = Parser(
         description=description,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,

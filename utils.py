@@ -91,7 +91,7 @@ def evenly_spaced(images, n):
 def sheet(images, columns):
     """[n, height, width] -> one picture of n images in rows of `columns`; what the last row lacks is 0."""
     n, height, width = images.shape
-    images = np.concatenate([images, np.zeros((-n % columns, height, width), images.dtype)])
+    images = np.pad(images, ((0, -n % columns), (0, 0), (0, 0)))
     rows = images.reshape(-1, columns, height, width)
     return rows.transpose(0, 2, 1, 3).reshape(-1, columns * width)
 

@@ -91,7 +91,9 @@ class Dataset(NamedTuple):
         return np.eye(self.entry.n_labels, dtype=np.float32)[labels]
 
     def binarised_train_images(self, n, seed):
-        """n training images, spread evenly, binarised by a draw of this seed: float32 [n, n_pixels] in {0, 1}."""
+        """n training images, spread evenly, binarised by a draw of this seed, an integer or a list of them: float32 [n,
+        n_pixels] in {0, 1}.
+        """
         means = evenly_spaced(self.train_images, n) / 255.0
         return (np.random.default_rng(seed).random(means.shape) < means).astype(np.float32)
 

@@ -18,6 +18,7 @@ The loop is written out since tfp.mcmc.sample_annealed_importance_chain is biase
 against the log density that its starting point had under beta_{t-1}.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +66,7 @@ def make_ais(model, n_temperatures=4000, n_chains=16, jit=True, binary=True):
     [n_images, n_context] if the model is conditional. n_chains: a power of two, at least 2. binary: as for
     make_log_likelihood. Raises ValueError for other n_chains, and for an x that is not binary.
     """
-    if n_chains < 2 or n_chains & (n_chains - 1):
+    if n_chains < 2 or n_chains.bit_count() != 1:
         raise ValueError(f"n_chains: {n_chains} is not allowed; a power of two, at least 2")
     anneal = _make_anneal(model, n_temperatures, n_chains, jit)
 
@@ -175,7 +176,7 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
         chain that adapts its own step sizes leaves no density as it is; nor does one whose step sizes depend on the
         sample that it starts from.
         """
-        few = temperatures(-(-n_temperatures // PILOT))
+        few = temperatures(math.ceil(n_temperatures / PILOT))
         guess = tf.fill([len(few) - 1, x.shape[0]], FIRST_STEP_SIZE)
         _, sizes, _ = run(x, y, seed, noise, few, guess, ADAPTATION)
         return tf.gather(sizes, np.arange(n_temperatures) * (len(few) - 1) // n_temperatures)

@@ -42,12 +42,12 @@ class PerImage(NamedTuple):
 
 def batches(x, y, size=BATCH):
     """Yields (index, x [size, n_pixels], y [size, n_context], how many rows count). The last batch is filled up with
-    copies of its first row. y may be None, for a model that is not conditional.
+    copies of its rows. y may be None, for a model that is not conditional.
     """
     y = np.zeros((len(x), 0), np.float32) if y is None else y
     for index in range(math.ceil(len(x) / size)):
         rows = np.arange(index * size, min((index + 1) * size, len(x)))
-        filled = np.concatenate([rows, np.full(size - len(rows), rows[0])])
+        filled = np.resize(rows, size)
         yield index, tf.constant(x[filled]), tf.constant(y[filled]), len(rows)
 
 
@@ -204,7 +204,8 @@ def _layers(output):
 
 
 def make_bounds(model, n_samples, jit=True):
-    """Returns bounds(x, y, seed) -> {name: mean over images}: the bounds at k = n_samples, and the parts of log w.
+    """Returns bounds(x, y, seed) -> {name: mean over images}: iwae_elbo and vae_elbo at k = n_samples, and log_px_z,
+    log_pz, log_qz_x and kl, the parts of log w.
 
     x [n_images, n_pixels] in {0, 1}, y [n_images, n_context] or None, seed [2] int32; values in nats. With more than
     one stochastic layer also log_p_z1 = log p(z1|z2), log_p_z2, log_q_z1 = log q(z1|x), log_q_z2, ...

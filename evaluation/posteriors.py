@@ -1,5 +1,6 @@
 """The true posterior p(z|x): its means and samples by importance weights, and all of it on a grid where z is 2-D."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,8 @@ def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
 
 
 def sampling_importance_resampling(model, x, y=None, n_samples=5000, n_draws=100, seed=0, jit=True):
-    """Sampling importance resampling: n_draws of n_samples samples of q, drawn again in proportion to their weights.
+    """Sampling importance resampling (Rubin, 1987): n_draws of n_samples samples of q, drawn again in proportion to
+    their weights.
 
     x [n_images, n_pixels] in {0, 1}; y [n_images, n_context] or None. As n_samples grows they become draws from p(z|x).
     Returns (a list of [n_draws, n_images, n_latent], z1 first;
@@ -147,7 +149,7 @@ def _make_densities(model, jit):
 
     def densities(x, axes):
         points = np.stack(np.meshgrid(*axes.T), axis=-1).reshape(-1, 2).astype(np.float32)
-        padded = np.resize(points, (-(-len(points) // ROWS) * ROWS, 2))
+        padded = np.resize(points, (math.ceil(len(points) / ROWS) * ROWS, 2))
         x = tf.constant(x[np.newaxis], tf.float32)
         parts = [[part.numpy() for part in at(x, tf.constant(rows))] for rows in padded.reshape(-1, ROWS, 2)]
         shape = (len(axes), len(axes))  # meshgrid's: the second unit down, the first across

@@ -146,10 +146,11 @@ class Config:
         for name in given:
             if name not in known:
                 raise UsageError(f"--{name}: not with --objective {self.objective}, which has no such number")
-        with_data = dataclasses.replace(self, own_data=self._own_data())
+        own_data = self._own_data()
         return dataclasses.replace(
-            with_data,
-            binarise=self.binarise or with_data.data_entry.binarise,
+            self,
+            own_data=own_data,
+            binarise=self.binarise or (DATASETS.get(self.dataset) or own.entry_of(own_data)).binarise,
             n_hidden=self.n_hidden or n_hidden,
             n_latent=self.n_latent or n_latent,
             hyperparameters=known | given,

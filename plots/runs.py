@@ -1,5 +1,6 @@
 """The figures of one run, each drawn from the files in its folder, so that any can be drawn again without the model."""
 
+import math
 import re
 import shutil
 
@@ -9,7 +10,7 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from plots.style import TEST_COLOUR, TRAIN_COLOUR, plt, save, save_animation, scatter_labels, show_images
+from plots.style import TEST_COLOUR, TRAIN_COLOUR, panels, plt, save, save_animation, scatter_labels, show_images
 from utils import read_csv, whole_file
 
 
@@ -39,7 +40,7 @@ def prior_samples(run):
         return
     (run.figures / "epochs").mkdir(exist_ok=True)
     (n, height, width), columns = frames[0][1].shape, 10
-    size = 10, 0.5 + 5 * min(3.0, -(-n // columns) * height / (columns * width))
+    size = 10, 0.5 + 5 * min(3.0, math.ceil(n / columns) * height / (columns * width))
     for frame in frames:
         figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
         _draw_prior(axes, *frame)
@@ -75,21 +76,16 @@ def z1_redrawn(run, columns):
 def learning_curves(run, objective):
     """The bounds, and the parts they are made of, against epochs, on the monitored training and test images.
 
-    With several stochastic layers a second row has log p and log q of each, given the layers drawn before it. A run
+    With several stochastic layers further rows have log p and log q of each, given the layers drawn before it. A run
     that was begun by an earlier version has no numbers for its first epochs there.
     """
     rows = read_csv(run.metrics)
     epochs = [int(row["epoch"]) for row in rows]
-    panels = {"iwae_elbo": "IWAE bound at the training k", "vae_elbo": "ELBO", "log_px_z": "log p(x|z)", "kl": "KL"}
+    titles = {"iwae_elbo": "IWAE bound at the training k", "vae_elbo": "ELBO", "log_px_z": "log p(x|z)", "kl": "KL"}
     layers = [name.removeprefix("train_") for name in rows[-1] if re.fullmatch(r"train_log_[pq]_z\d+", name)]
-    panels |= {name: f"log {name[4]} of {name[6:]}" for name in layers}
-    columns = max(4, len(layers))
-    figure, axes = plt.subplots(2 if layers else 1, columns, figsize=(3.5 * columns, 7 if layers else 3.6),
-                                layout="constrained", squeeze=False)  # fmt: skip
-    for axis in axes[0, 4:]:
-        axis.set_axis_off()
-    axes = [*axes[0, :4], *axes[1:].ravel()]
-    for axis, (name, title) in zip(axes, panels.items()):
+    titles |= {name: f"log {name[4]} of {name[6:]}" for name in layers}
+    figure, axes = panels(len(titles), 4, 3.5, 3.5)
+    for axis, (name, title) in zip(axes, titles.items()):
         for split, colour, style in (("train", TRAIN_COLOUR, "-"), ("test", TEST_COLOUR, "--")):
             axis.plot(
                 epochs, [float(row[f"{split}_{name}"] or "nan") for row in rows], style, color=colour, label=split
@@ -99,7 +95,7 @@ def learning_curves(run, objective):
         axis.xaxis.set_major_formatter("{x:.0f}")
         axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         axis.grid(alpha=0.3)
-    for axis in (axes[0], *axes[4:5]):
+    for axis in axes[::4]:
         axis.set_ylabel("nats per image")
     axes[0].legend()
     figure.suptitle(f"Trained with {objective}")

@@ -1,5 +1,6 @@
 """What all figures share: a backend without a screen, colours, and how a figure is saved."""
 
+import math
 import re
 
 import matplotlib
@@ -27,7 +28,7 @@ def panels(n, most_columns, width, height, **how):
     alone is wider, so that there is room for what is written beside it.
     """
     columns = min(most_columns, max(1, n))
-    rows = -(-max(1, n) // columns)
+    rows = math.ceil(max(1, n) / columns)
     size = max(width * columns, 6.5), max(height * rows, 3.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **how)
     for axis in axes.ravel():

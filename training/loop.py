@@ -188,7 +188,7 @@ class _Training:
         if self.log.has(step) or self.checkpoints.step != step:  # resumed amid an epoch
             return
         with self._weights_to_test():
-            if epochs_done & (epochs_done - 1) == 0 or epochs_done == self.config.n_epochs:
+            if epochs_done.bit_count() <= 1 or epochs_done == self.config.n_epochs:
                 with whole_file(self.run.arrays / f"prior_{epochs_done:04d}.npz") as temporary:
                     means = self.model.decode(self.picture_noise, self.picture_context).numpy()
                     means = means.reshape(-1, *self.image_shape)

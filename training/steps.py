@@ -66,8 +66,9 @@ def n_microbatches(config):
 def make_gradients(config, model):
     """Returns gradients(x, y, i, beta, first=0) -> (value, bound, gradients): of the objective's mean over x at step i.
 
-    x holds the images from place `first` on in the step's batch of config.batch_size images: all of them, or a
-    replica's share, of which `first` is a multiple.
+    x float32 [n, n_pixels] in {0, 1} holds the images from place `first` on in the step's batch of config.batch_size
+    images: all of them, or a replica's share, of which `first` is a multiple. y [n, n_context]; i, beta: scalars.
+    value and bound in nats; the gradients, of ascent, in the order of model.trainable_variables.
     """
     objective = objective_function(config.objective, config.hyperparameters or {})
     algorithm, n_backward = random_algorithm(config.compiled), config.backward_samples

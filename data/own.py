@@ -71,8 +71,10 @@ def load(path, data_dir=None, expected=None):
         changed = "; ".join(f"{name} {now[name]}, not {expected[name]}" for name in now if now[name] != expected[name])
         raise DataError(f"{found} is not what the run began with: {changed}")
     entry = entry_of(now)
-    if isinstance(splits.images["train"], list) and (left_out := pictures.others_in(found)):
-        print(f"data: files left out that are no PNG or JPEG: {len(left_out)}, such as {left_out[0]}", flush=True)
+    if isinstance(splits.images["train"], list):
+        _tell("that are no PNG or JPEG", pictures.others_in(found))
+    elif found.is_dir():
+        _tell("beside x_train.npy", pictures.pictures_in(found))
     read = {split: _read(source, splits.image_shape) for split, source in splits.images.items()}
     grey = {split: part for split, part in read.items() if isinstance(part, GreyImages)}
     binary_to_bytes(grey, of_bytes=read.keys() - grey.keys())
@@ -83,6 +85,11 @@ def load(path, data_dir=None, expected=None):
         images = {"train": images["train"][:n], "test": images["train"][n:]}
         labels = {"train": labels["train"][:n], "test": labels["train"][n:]}
     return Dataset(images["train"], labels["train"], images["test"], labels["test"], entry)
+
+
+def _tell(which, left_out):
+    if left_out:
+        print(f"data: files left out {which}: {len(left_out)}, such as {left_out[0]}", flush=True)
 
 
 def _splits(found):

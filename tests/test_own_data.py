@@ -256,7 +256,7 @@ def test_task06_has_a_folder_for_each_data_set(tmp_path):
     assert names == ["task06", "omniglot", "own-omniglot", "photos"]
 
 
-def test_a_folder_of_npy_files_has_labels_and_test_images_too(tmp_path):
+def test_a_folder_of_npy_files_has_labels_and_test_images_too(tmp_path, capsys):
     labels = np.arange(20) % 2
     for split, rows in (("train", slice(12)), ("test", slice(12, 20))):
         np.save(tmp_path / f"x_{split}.npy", GREYS[rows])
@@ -264,6 +264,10 @@ def test_a_folder_of_npy_files_has_labels_and_test_images_too(tmp_path):
     loaded = load(str(tmp_path))
     np.testing.assert_array_equal(loaded.test_images, GREYS[12:].reshape(8, -1))
     np.testing.assert_array_equal(loaded.train_labels, labels[:12])
+    assert capsys.readouterr().out == ""
+    draw(tmp_path / "a.png", GREYS[0])
+    load(str(tmp_path))
+    assert capsys.readouterr().out == f"data: files left out beside x_train.npy: 1, such as {tmp_path}/a.png\n"
 
 
 def test_arrays_are_kept_once_as_tensors_where_they_lie_as_those_want_it():

@@ -164,21 +164,26 @@ def default_path(config):
     objective = config.objective.removesuffix("_elbo")
     model = objective if config.conditional == "no" else f"c{objective}-{config.conditional}"
     parts = [model, f"{config.stochastic_layers}l", f"k{config.n_samples}"]
-    usual = settings_beside(config.preset, {"epochs": config.epochs} if config.epochs > 0 else {})
-    named = ("model", "stochastic_layers", "objective", "n_samples", "conditional")
-    usual |= {name: getattr(config, name) for name in named}
-    usual = config_from(usual).completed().experiment() | {"epochs": PRESETS[config.preset]["epochs"]}
-    usual |= {"own_data": config.own_data, "binarise": config.data_entry.binarise}
+    unsaid = _unsaid(config)
     for name, value in config.experiment().items():
-        if name == "dataset" and config.own_data:
-            value = own.name_of(value)
         if name == "hyperparameters":
             parts += [f"{key}-{number}" for key, number in value.items()]
-        elif name == "seed":
-            parts += [f"seed{value}"] * (value != usual[name])
-        elif value != (Config.model if name == "model" else usual[name]):
-            parts.append(f"{name}-" + "-".join(map(str, value if isinstance(value, tuple) else [value])))
+        elif value != unsaid[name]:
+            value = own.name_of(value) if name == "dataset" and config.own_data else value
+            words = "-".join(map(str, value if isinstance(value, tuple) else [value]))
+            parts.append(f"seed{words}" if name == "seed" else f"{name}-{words}")
     return run_folder.RESULTS / config.preset / "-".join(parts).replace("_", "-")
+
+
+def _unsaid(config):
+    """{setting: value} that a run's name does not say: what its first words say already, and what its preset has."""
+    preset = settings_beside(config.preset, {"epochs": config.epochs} if config.epochs > 0 else {})
+    named = ("model", "stochastic_layers", "objective", "n_samples", "conditional")
+    completed = config_from(preset | {name: getattr(config, name) for name in named}).completed().experiment()
+    return completed | {
+        "model": Config.model, "epochs": PRESETS[config.preset]["epochs"],
+        "own_data": config.own_data, "binarise": config.data_entry.binarise,
+    }  # fmt: skip
 
 
 def as_words(value):

@@ -15,6 +15,11 @@ RECORD = dict(test_llh=-9.5, standard_error=0.1, mc_error=None, n_samples=20, n_
 GREYS = np.random.default_rng(0).integers(0, 256, (20, 4, 6)).astype(np.uint8)  # images of a data set
 
 
+def last_frame(figure, draw, n_frames, path, fps=None):
+    """In the place of plots.runs.save_animation: all that it takes of an animation, but for its pictures."""
+    draw(n_frames - 1)
+
+
 def in_process(*flags):
     """main.py's exit code."""
     return command_line(main.work, main.DESCRIPTION, [str(flag) for flag in flags])

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import models.catalogue
+import plots.runs
 import plots.tasks
 from evaluation import make_activity, make_log_likelihood, posterior_means, without_units
 from evaluation import sampling_importance_resampling as resampled
@@ -25,7 +26,7 @@ from models.catalogue import ModelEntry
 from models.gradients import estimate_and_gradients
 from models.objectives import iwae_elbo
 from tasks import task06
-from tests.helpers import in_process
+from tests.helpers import in_process, last_frame
 from tests.test_seams import add_data_set, only_folder, pictures, prior, strokes
 from tests.top_first import TopFirst
 from training import loop
@@ -49,7 +50,9 @@ def registered(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(registered):
     """The folder of a run that was never stopped."""
-    assert in_process(*FLAGS) == 0
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(plots.runs, "save_animation", last_frame)
+        assert in_process(*FLAGS) == 0
     return only_folder(registered)
 
 
@@ -66,7 +69,9 @@ def test_another_model_goes_through_main_and_task_6(registered, finished, capfd)
     assert folder.name.startswith("iwae-3l-k3-model-top-first-dataset-strokes")  # its usual sizes are not named
     config = load_config(folder)
     assert config.model == "top_first" and config.n_latent == (4, 3, 2) and cells.cell_of(config) is None
-    assert {f"figures/{name}.png" for name in ("prior", "learning_curves", "posterior_pca")} <= pictures(folder)
+    assert {f"figures/{name}.png" for name in ("prior", "learning_curves", "posterior_pca", "z1_redrawn")} <= pictures(
+        folder
+    )
     assert {array.shape for array in prior(folder).values()} == {(100, 5, 7)}
     rows = read_csv(folder / "metrics.csv")
     assert float(rows[-1]["test_iwae_elbo"]) > float(rows[0]["test_iwae_elbo"]) + 1

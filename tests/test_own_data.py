@@ -7,12 +7,13 @@ import warnings
 import numpy as np
 import pytest
 
+import plots.runs
 from data import DataError, arrays, load, own, read_images
 from experiment import cells, load_run, run_folder, session, survey
 from experiment.flags import parse_flags
 from experiment.settings import Config
 from tasks import task04, task05, task06
-from tests.helpers import GREYS, draw, in_process, run_task
+from tests.helpers import GREYS, draw, in_process, last_frame, run_task
 from tests.test_seams import SIZES, only_folder, pictures
 from training.images import as_tensor
 
@@ -43,6 +44,7 @@ def test_the_name_of_own_data_is_not_one_of_a_data_set():
 
 
 def test_a_folder_of_pictures_is_trained_on_measured_drawn_and_loaded(folder, results, monkeypatch, capfd):
+    monkeypatch.setattr(plots.runs, "save_animation", last_frame)
     flags = ["--preset", "quick", *SIZES, "--batch_size", 10, "--learning_rate", 0.05, "--ema", 0]
     assert run_task(task04, "--dataset", f"{folder}/", *flags) == 0, capfd.readouterr().err
     run = only_folder(results)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import data.catalogue
 import models.catalogue
+import plots.runs
 from data import Dataset
 from data.catalogue import DatasetEntry
 from experiment import cells, run_folder
@@ -25,7 +26,7 @@ from experiment.settings import Config
 from models.catalogue import Hyperparameter, ObjectiveEntry, objective_function
 from models.interface import LogWeights
 from models.objectives import Estimate, iwae_elbo, vae_elbo
-from tests.helpers import in_process
+from tests.helpers import in_process, last_frame
 
 STROKES = DatasetEntry(n_train=120, n_test=40, image_shape=(5, 7), n_labels=3, module=__name__)
 SIZES = (
@@ -78,6 +79,7 @@ def only_folder(results):
 
 
 def test_another_data_set_goes_through_main(results, monkeypatch, capfd):
+    monkeypatch.setattr(plots.runs, "save_animation", last_frame)
     assert in_process("--dataset", "strokes", *SIZES) == 0, capfd.readouterr().err
     folder = only_folder(results)
     saved = json.loads((folder / "config.json").read_text())

@@ -18,6 +18,7 @@ import plots.tasks
 from experiment import command_line, session, survey
 from experiment.run_folder import ROOT, Run, load_config
 from experiment.settings import Config
+from tests.helpers import last_frame
 from utils import read_csv
 
 TASKS = [f"task0{i}" for i in range(1, 8)]
@@ -186,7 +187,7 @@ def test_task06_needs_a_trained_model(few_digits, capfd):
 
 
 def test_tasks_03_to_05_and_the_survey_of_their_models(few_digits, constants, monkeypatch, capfd):
-    monkeypatch.setattr(plots.runs, "save_animation", lambda figure, draw, n_frames, path: draw(n_frames - 1))
+    monkeypatch.setattr(plots.runs, "save_animation", last_frame)
     expected = {
         "task03": {"posterior_pca.png", "z1_redrawn.png"},
         "task04": {"prior.png", "learning_curves.png", "posterior_pca.png"},

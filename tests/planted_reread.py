@@ -108,7 +108,7 @@ REREAD = [
     fault("all checkpoints are kept", "training/checkpoints.py", "max_to_keep=2", "max_to_keep=None",
           "training::rows_beyond_the_last_checkpoint_are_replaced"),
     fault("Ctrl-C kills after training", "training/loop.py", "signal.signal(number, handler)",
-          "signal.signal(number, signal.SIG_DFL)", "training::stopped_by_a_signal_and_resumed_ends_the_same"),
+          "signal.signal(number, signal.SIG_DFL)", "training::signals_are_the_program_s_again_after_training"),
     fault("another first decay of Adam", "training/schedule.py", "Adam(rate, epsilon", "Adam(rate, 0.95, epsilon",
           "training::the_schedule_and_the_averaging_reach_either_optimizer"),
     fault("another objective's samples are resampled", "models/catalogue.py",

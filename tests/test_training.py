@@ -118,12 +118,20 @@ def test_stopped_by_a_signal_and_resumed_ends_the_same(tmp_path, digits, uninter
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(loop._Training, "_report", report_then_interrupt)
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(Interrupted, match=r"stopped at step \d+ \(epoch 2 of 3\)"):
         run_training(tmp_path / "run", digits, config)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     monkeypatch.setattr(loop._Training, "_report", report)
     assert same(run_training(tmp_path / "run", digits, config, resume=True), expected)
+
+
+def test_signals_are_the_program_s_again_after_training(tmp_path, digits):
+    def mine(number, frame):
+        pass
+
+    before = {number: signal.signal(number, mine) for number in (signal.SIGINT, signal.SIGTERM)}
+    run_training(tmp_path / "run", digits, dataclasses.replace(TINY, epochs=1))
+    found = [signal.signal(number, handler) for number, handler in before.items()]
+    assert found == [mine, mine]
 
 
 def test_stopped_after_the_last_step_it_ends_there(tmp_path, digits, monkeypatch):

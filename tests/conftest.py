@@ -116,6 +116,43 @@ def copied(small, few_digits, tmp_path, monkeypatch):
     return pathlib.Path(shutil.copytree(small, tmp_path / "copied"))
 
 
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, digits):
+    """The folder of a run that was never stopped, and what it ended with."""
+    from tests.trainings import run_training
+
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    return folder, run_training(folder, digits)
+
+
+@pytest.fixture
+def uninterrupted(whole):
+    return whole[1]
+
+
+@pytest.fixture
+def copy_of_whole(whole, tmp_path):
+    """A copy of its folder."""
+    return pathlib.Path(shutil.copytree(whole[0], tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def saved_often(tmp_path_factory, digits):
+    """The folder of a run with a checkpoint after every step, without the last one."""
+    from tests.trainings import run_training
+    from training import loop
+
+    folder = tmp_path_factory.mktemp("run") / "saved_often"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
+        patch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)
+        run_training(folder, digits)
+    assert {path.stem for path in (folder / "checkpoints").glob("ckpt-*.index")} == {"ckpt-59", "ckpt-60"}  # the last
+    for path in (folder / "checkpoints").glob("ckpt-60.*"):
+        path.unlink()
+    return folder
+
+
 @pytest.fixture
 def no_work(monkeypatch):
     """Fails where a model would be made."""

@@ -11,7 +11,7 @@ from experiment.run_folder import Run
 from experiment.session import build_model
 from models.iwae import IWAE
 from models.random import Stream, stateless_seed
-from tests.test_training import TINY
+from tests.trainings import TINY
 from training import loop
 from training.loop import train
 

@@ -13,7 +13,7 @@ from models.gradients import estimate_and_gradients
 from models.iwae import IWAE
 from models.objectives import iwae_elbo, vae_elbo
 from models.random import Stream, stateless_seed
-from tests.test_training import TINY
+from tests.trainings import TINY
 from training import steps
 from training.images import as_tensor
 from training.schedule import learning_rate, make_optimizer

@@ -1,7 +1,6 @@
 """The training loop: what a step does, and that nothing but the seed decides what comes out."""
 
 import concurrent.futures
-import contextlib
 import csv
 import dataclasses
 import os
@@ -17,70 +16,13 @@ import tensorflow as tf
 
 from experiment.run_folder import Run
 from experiment.session import build_model
-from experiment.settings import Config
+from tests.trainings import TINY, run_training, same
 from training import loop
-from training.checkpoints import CheckpointError, Checkpoints
 from training.loop import Interrupted, TrainingDiverged, train
 from training.schedule import make_optimizer
 from training.soap import SOAP
 from training.steps import make_steps
-from utils import sheet, write_csv
-
-TINY = Config(
-    n_hidden=(16,), n_latent=(4,), n_samples=3, batch_size=20, epochs=3, learning_rate=1e-3, seed=5, jit="off"
-)
-
-
-def run_training(folder, digits, config=TINY, resume=False):
-    """Trains and returns (weights, the text of metrics.csv without its times)."""
-    config = dataclasses.replace(config, run_dir=str(folder)).resolved()
-    run = Run(folder)
-    model = build_model(config, digits.pixel_means)
-    train(config, run, digits, model, resume, Run(config.start_from, lock=False) if config.start_from else None)
-    return [v.numpy() for v in model.trainable_variables], without_seconds(run.metrics.read_text())
-
-
-def without_seconds(text):
-    """The text of metrics.csv but for the one column that differs from time to time."""
-    rows = [line.split(",") for line in text.splitlines()]
-    column = rows[0].index("seconds")
-    return "\n".join(",".join(row[:column] + row[column + 1 :]) for row in rows)
-
-
-def same(a, b):
-    return a[1] == b[1] and all(np.array_equal(x, y) for x, y in zip(a[0], b[0]))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, digits):
-    """The folder of a run that was never stopped, and what it ended with."""
-    folder = tmp_path_factory.mktemp("run") / "whole"
-    return folder, run_training(folder, digits)
-
-
-@pytest.fixture
-def uninterrupted(whole):
-    return whole[1]
-
-
-@pytest.fixture
-def copied(whole, tmp_path):
-    """A copy of its folder."""
-    return pathlib.Path(shutil.copytree(whole[0], tmp_path / "run"))
-
-
-@pytest.fixture(scope="module")
-def saved_often(tmp_path_factory, digits):
-    """The folder of a run with a checkpoint after every step, without the last one."""
-    folder = tmp_path_factory.mktemp("run") / "saved_often"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "SECONDS_PER_CALL", 0.0)  # one step a call
-        patch.setattr(loop, "SECONDS_PER_CHECKPOINT", 0.0)
-        run_training(folder, digits)
-    assert {path.stem for path in (folder / "checkpoints").glob("ckpt-*.index")} == {"ckpt-59", "ckpt-60"}  # the last
-    for path in (folder / "checkpoints").glob("ckpt-60.*"):
-        path.unlink()
-    return folder
+from utils import sheet
 
 
 def test_same_seed_same_weights_bit_for_bit_however_steps_are_divided(tmp_path, digits, uninterrupted, monkeypatch):
@@ -184,41 +126,6 @@ def test_every_epoch_and_seed_has_an_order_of_its_own(tmp_path, digits, monkeypa
     assert len(orders) == 4 and all(sorted(order) == list(range(400)) for order in orders)
 
 
-def test_checkpoints_are_newest_by_number_and_never_of_weights_that_are_not_finite(tmp_path, digits):
-    config = TINY.resolved()
-    model = build_model(config, digits.pixel_means)
-    checkpoints = Checkpoints(tmp_path, "", "", model, make_optimizer(config, 20, model))
-    model.trainable_variables[1].assign(model.trainable_variables[1] * np.nan)
-    assert not checkpoints.save() and checkpoints.last_good is None
-    for step in (9, 10):
-        (tmp_path / f"ckpt-{step}.index").touch()
-    assert checkpoints._on_disk()[0] == str(tmp_path / "ckpt-10")
-
-
-@pytest.mark.parametrize("pattern", ["[1]", "\\1", "* ?"])  # to TensorFlow; the first two do not match themselves
-def test_a_checkpoint_has_the_seconds_so_far_in_a_folder_of_any_name(pattern, tmp_path, digits):
-    (folder := tmp_path / f"run {pattern}").mkdir()
-    config = TINY.resolved()
-    model = build_model(config, digits.pixel_means)
-    checkpoints, again = (Checkpoints(folder, "", "", model, make_optimizer(config, 20, model)) for _ in range(2))
-    checkpoints.seconds.assign(7200.0)
-    assert checkpoints.save() and checkpoints.last_good == str(folder / "ckpt-0")
-    assert again.restore() == again.last_good == checkpoints.last_good and float(again.seconds.numpy()) == 7200
-
-
-def test_a_full_disk_is_an_error_of_files(tmp_path, digits, monkeypatch):
-    config = TINY.resolved()
-    model = build_model(config, digits.pixel_means)
-    checkpoints = Checkpoints(tmp_path, "", "", model, make_optimizer(config, 20, model))
-
-    def full(*_):
-        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
-
-    monkeypatch.setattr(tf.train.Checkpoint, "write", full)
-    with pytest.raises(OSError, match="No space left on device"):
-        checkpoints.save_beginning(tmp_path / "beginning")
-
-
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
 def test_the_schedule_and_the_averaging_reach_either_optimizer(tmp_path, digits, optimizer):
     config = dataclasses.replace(TINY, schedule="cosine", lr_warmup=1.0, optimizer=optimizer, ema=0.7)
@@ -267,54 +174,6 @@ def test_a_checkpoint_is_saved_a_minute_after_the_last(tmp_path, digits, monkeyp
     assert told == pytest.approx([10.1] + 18 * [20.2])
 
 
-def test_rows_beyond_the_last_checkpoint_are_replaced(tmp_path, digits, uninterrupted, saved_often):
-    """A process killed after it logged an epoch, and before its next checkpoint, leaves such a row."""
-    folder = pathlib.Path(shutil.copytree(saved_often, tmp_path / "run"))
-    *rows, last = (folder / "metrics.csv").read_text().splitlines()
-    wrong = ["3", "60", *["9999"] * (last.count(",") - 1)]
-    (folder / "metrics.csv").write_text("\n".join([*rows, ",".join(wrong)]))
-    assert same(run_training(folder, digits, resume=True), uninterrupted)
-
-
-def test_a_log_of_an_earlier_version_is_gone_on_with(tmp_path, digits, saved_often):
-    """Which had a column less."""
-    folder = pathlib.Path(shutil.copytree(saved_often, tmp_path / "run"))
-    rows = [dict(row) for row in csv.DictReader((folder / "metrics.csv").read_text().splitlines())][:3]
-    write_csv(folder / "metrics.csv", [{name: row[name] for name in row if name != "active_z1"} for row in rows])
-    run_training(folder, digits, resume=True)
-    units = [row["active_z1"] for row in csv.DictReader((folder / "metrics.csv").read_text().splitlines())]
-    assert units[:3] == ["", "", ""] and int(units[3]) >= 0
-
-
-def test_damaged_checkpoint_is_named_and_the_one_before_used(copied, digits, uninterrupted, capsys):
-    (newest,) = (copied / "checkpoints").glob("ckpt-60.data*")
-    newest.write_bytes(newest.read_bytes()[:-500])
-    assert same(run_training(copied, digits, resume=True), uninterrupted)
-    assert "ckpt-60 is not used: it is damaged" in capsys.readouterr().err
-
-
-def test_flipped_byte_in_a_checkpoint_is_found(copied, digits, uninterrupted, capsys):
-    (newest,) = (copied / "checkpoints").glob("ckpt-60.data*")
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    newest.write_bytes(content)
-    assert same(run_training(copied, digits, resume=True), uninterrupted)  # nothing of it is left in the run
-    assert "ckpt-60 is not used: it is damaged" in capsys.readouterr().err
-
-
-def test_only_damaged_checkpoints_is_an_error(copied, digits):
-    for path in (copied / "checkpoints").glob("*.index"):
-        path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(CheckpointError, match="no usable checkpoint"):
-        run_training(copied, digits, resume=True)
-
-
-def test_checkpoint_of_another_experiment_is_refused(copied, digits, capsys):
-    with pytest.raises(CheckpointError):
-        run_training(copied, digits, dataclasses.replace(TINY, n_samples=4), resume=True)
-    assert "belongs to another experiment" in capsys.readouterr().err
-
-
 def test_samples_grow_from_the_first_ones(tmp_path, digits, monkeypatch):
     taken, samples = [], set()
 
@@ -332,52 +191,6 @@ def test_samples_grow_from_the_first_ones(tmp_path, digits, monkeypatch):
     assert [k for k, _ in taken] == sorted(k for k, _ in taken)
     assert {k: sum(n for samples, n in taken if samples == k) for k in (1, 11)} == {1: 40, 11: 40}
     assert samples == {(1, None), (11, 2)}
-
-
-def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):
-    """It ends as if it had been trained by itself, bit for bit, what was logged included."""
-    config = dataclasses.replace(TINY, n_samples=5, epochs=3, grow_samples=0.4, ema=0.9)  # k grows after 1 epoch
-    run_training(tmp_path / "other", digits, dataclasses.replace(config, n_samples=3))
-    expected = run_training(tmp_path / "whole", digits, config)
-    started = dataclasses.replace(config, start_from=str(tmp_path / "other"))
-    assert same(run_training(tmp_path / "started", digits, started), expected)
-    first, last = (tf.train.load_checkpoint(str(tmp_path / f"started/checkpoints/ckpt-{step}")) for step in (20, 60))
-    settings = "settings/.ATTRIBUTES/VARIABLE_VALUE"  # both have those of this run
-    assert first.get_tensor(settings) == last.get_tensor(settings) == started.resolved().fingerprint().encode()
-    assert (tmp_path / "started/arrays/prior_0000.npz").exists()
-    seconds = [float(row["seconds"]) for row in csv.DictReader(open(tmp_path / "started/metrics.csv"))]
-    assert seconds == sorted(seconds)  # the time of the beginning is this run's, too
-
-
-def test_a_beginning_of_other_settings_is_refused(tmp_path, digits):
-    config = dataclasses.replace(TINY, epochs=2, grow_samples=0.5, first_samples=3, n_samples=4).resolved()
-    model = build_model(config, digits.pixel_means)
-
-    def checkpoints_of(config):
-        fingerprints = config.fingerprint(), config.beginning_fingerprint()
-        return Checkpoints(tmp_path, *fingerprints, model, make_optimizer(config, 20, model))
-
-    checkpoints = checkpoints_of(config)
-    checkpoints.save()
-    checkpoints.save_beginning(tmp_path / "beginning")
-    for changes, refused in (
-        (dict(n_samples=7), False), (dict(objective="dreg"), True), (dict(backward_samples=3), False),
-        (dict(backward_samples=2), True), (dict(first_samples=2), True),
-    ):  # fmt: skip
-        checkpoints = checkpoints_of(dataclasses.replace(config, **changes))
-        with pytest.raises(CheckpointError, match="another experiment") if refused else contextlib.nullcontext():
-            checkpoints.start_from(tmp_path / "beginning")
-
-
-def test_a_checkpoint_that_lacks_the_optimiser_is_refused(tmp_path, digits):
-    """Else a run would go on with moments of zero, and from the first step."""
-    config = dataclasses.replace(TINY, run_dir=str(tmp_path)).resolved()
-    model = build_model(config, digits.pixel_means)
-    checkpoints = Checkpoints(tmp_path, config.fingerprint(), "", model, make_optimizer(config, 20, model))
-    without = {"model": model, "seconds": checkpoints.seconds, "settings": checkpoints.settings}
-    tf.train.Checkpoint(**without).write(str(tmp_path / "ckpt-7"))
-    with pytest.raises(CheckpointError, match="no usable checkpoint"):
-        checkpoints.restore()
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, digits):
@@ -403,19 +216,19 @@ def test_weights_that_are_not_finite_after_the_last_step_end_no_run_as_trained(t
         one._save()
 
 
-def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(copied, uninterrupted):
+def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(copy_of_whole, uninterrupted):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.metadata import PLUGIN_NAME
 
     rows = list(csv.DictReader(uninterrupted[1].splitlines()))
-    read = {split: EventAccumulator(str(copied / "tensorboard" / split)).Reload() for split in ("train", "test")}
+    read = {split: EventAccumulator(str(copy_of_whole / "tensorboard" / split)).Reload() for split in ("train", "test")}
     for split, events in read.items():
         shown = [(e.step, tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("iwae_elbo")]
         assert [step for step, _ in shown] == [int(row["step"]) for row in rows]
         np.testing.assert_allclose([v for _, v in shown], [float(row[f"{split}_iwae_elbo"]) for row in rows], rtol=1e-5)
     assert "learning_rate" in read["train"].Tags()["tensors"] and "learning_rate" not in read["test"].Tags()["tensors"]
     assert [event.step for event in read["test"].Tensors("prior means")] == [0, 20, 40, 60]
-    with np.load(copied / "arrays" / "prior_0003.npz") as arrays:
+    with np.load(copy_of_whole / "arrays" / "prior_0003.npz") as arrays:
         ink = sheet(arrays["means"], 10)
     *_, png = tf.make_ndarray(read["test"].Tensors("prior means")[-1].tensor_proto)  # width, height, picture
     np.testing.assert_allclose(tf.io.decode_png(png).numpy()[..., 0] / 255, 1 - ink, atol=0.01)

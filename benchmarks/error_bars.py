@@ -24,7 +24,7 @@ def main():
     parser.add_argument("runs", nargs="*", default=RUNS, help="folders below results/")
     parser.add_argument("--seeds", type=at_least(2), default=40, help="evaluations of each model (40)")
     parser.add_argument("--images", type=at_least(1), default=100, help="test images (100)")
-    parser.add_argument("--samples", type=at_least(2), default=5000, help="importance samples k (5000)")
+    parser.add_argument("--samples", type=at_least(21), default=5000, help="importance samples k (5000)")
     parser.add_argument("--cost", action="store_true", help="measure the time they take")
     options = parser.parse_args()
     if options.cost:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import sys
 
 import numpy as np
@@ -16,15 +17,18 @@ def load_run(folder, data_dir=None, gpu=None):
     """The trained model of a run's folder, such as "results/fast/iwae-1l-k50", as a TrainedModel.
 
     data_dir: a folder with the data set's files, which is looked in first; gpu: as the flag of that name, for a process
-    in which TensorFlow has not been imported yet.
+    in which TensorFlow has not been imported yet. The random numbers of Python, NumPy and TensorFlow are seeded anew.
     Raises UsageError where there is no finished run, and data.DataError where its data set cannot be had.
     """
-    config = dataclasses.replace(load_config(folder), data_dir=data_dir)
+    data_dir = None if data_dir is None else os.fspath(data_dir)
+    config = dataclasses.replace(load_config(folder), data_dir=data_dir).resolved()
     run = Run(folder, lock=False)
     if not run.is_trained():
         raise UsageError(f"load_run: training in {folder} has not ended: it needs model.weights.h5 and training.json")
     if "tensorflow" not in sys.modules:
-        start_tensorflow(gpu)
+        device, _ = start_tensorflow(gpu)
+        if "there is no GPU" in device:
+            print(f"device: {device}", file=sys.stderr)
     session = Session(config, run, eval_only=True)
     session.load_weights()
     return TrainedModel(session)

@@ -116,6 +116,15 @@ def test_a_worker_says_how_many_steps_it_took_and_its_memory_in_gigabytes(monkey
     assert steps["steps"] == 120 and memory == {"peak_gb": 1.024}
 
 
+def test_a_worker_s_threads_reach_tensorflow(monkeypatch):
+    asked = []
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setattr("experiment.startup.start_tensorflow", lambda **how: asked.append(how))
+    worker._set_threads(1)
+    assert asked == [{"gpu": -1, "threads": 1}]
+
+
 def test_parts_are_written_one_by_one_beside_what_was_there(monkeypatch, tmp_path):
     def failing(*_):
         raise RuntimeError("stopped")
@@ -132,9 +141,9 @@ def test_parts_are_written_one_by_one_beside_what_was_there(monkeypatch, tmp_pat
         program.main()
         return {part: one["measured"] for part, one in json.loads(program.RESULTS.read_text()).items()}
 
-    assert run("--only", "soap", "--rounds", "3") == {"soap": ["measure_soap", 3, 1.0]}
+    assert run("--only", "soap", "--rounds", "3", "--seconds", "0.5") == {"soap": ["measure_soap", 3, 0.5]}
     found = run("--only", "start")
-    assert found == {"soap": ["measure_soap", 3, 1.0], "start": ["measure_start"]}
+    assert found == {"soap": ["measure_soap", 3, 0.5], "start": ["measure_start"]}
     monkeypatch.setattr(program, "measure_hours", failing)
     with pytest.raises(RuntimeError):
         run()
@@ -155,7 +164,8 @@ def test_wrong_flags_are_one_line_with_code_2(flags, said, monkeypatch, capsys):
     assert stopped.value.code == 2 and said in error and error.count("\n") == 1
 
 
-def test_error_bars_are_held_against_the_spread_of_each_image(monkeypatch):
+def test_error_bars_are_held_against_the_spread_of_each_image(monkeypatch, capsys):
+    ks = []
     log_px = np.array([[-90.0, -80.0], [-92.0, -81.0], [-91.0, -82.0]])  # [seeds, images]
 
     def estimate(x, y, seed):
@@ -163,10 +173,15 @@ def test_error_bars_are_held_against_the_spread_of_each_image(monkeypatch):
         return types.SimpleNamespace(**result), types.SimpleNamespace(log_px=log_px[seed])
 
     monkeypatch.setattr(error_bars, "model_and_images", lambda *_: (None, None, None))
-    monkeypatch.setattr(evaluation, "make_log_likelihood", lambda *_: estimate)
+    monkeypatch.setattr(evaluation, "make_log_likelihood", lambda model, k: ks.append(k) or estimate)
     # variances 1 and 1: a mean over two images has sqrt(2) / 2
     of_mean = np.std([-85.0, -86.5, -86.5], ddof=1)
     assert error_bars.row("a", 3, 2, 10) == f"| a | 3 | {of_mean:.4f} | 0.7071 | 0.5000 | 0.71 | 0.90 (75%) |"
+    assert ks == [10]
+    monkeypatch.setattr(error_bars, "row", lambda *how: str(how))
+    monkeypatch.setattr(sys, "argv", ["error_bars", "a", "--seeds", "3", "--images", "7", "--samples", "30"])
+    error_bars.main()
+    assert capsys.readouterr().out.endswith("('a', 3, 7, 30)\n")
 
 
 @pytest.mark.parametrize("layers", [1, 2])

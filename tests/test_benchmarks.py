@@ -190,6 +190,10 @@ def test_a_contender_takes_the_steps_of_the_objective_asked_for(monkeypatch):
         ours.build(spec | asked, *inputs(1)[:2])
     found = [(config.objective, config.hyperparameters) for config in configs]
     assert found == [("iwae_elbo", {}), ("miwae", {"groups": 4})]
+    for asked in ({"optimizer": "soap"}, {"ema": 0.9}, {"backward_fraction": 2}):
+        ours.build(spec | asked, *inputs(1)[:2])
+    found = [(config.optimizer, config.ema, config.backward_samples) for config in configs[-3:]]
+    assert found == [("soap", 0, None), ("adam", 0.9, None), ("adam", 0, 2)]
 
 
 def test_fewer_steps_than_are_timed_are_an_error():
@@ -214,7 +218,11 @@ def test_hours_are_the_epochs_of_each_preset_at_its_steps_time(monkeypatch):
         def seconds_per_step(self, n):
             return self.ms / 1e3
 
-    monkeypatch.setattr(hours, "workers_for", lambda *_, **__: contextlib.nullcontext({"ours": Worker()}))
+    def workers_for(modules, threads=0):
+        assert threads == 1
+        return contextlib.nullcontext({"ours": Worker()})
+
+    monkeypatch.setattr(hours, "workers_for", workers_for)
     monkeypatch.setattr(hours, "inputs_file", lambda *_: contextlib.nullcontext())
     measured = hours.measure_hours(rounds=1, seconds=1)
     found = {(part["n_samples"], preset): value for part in measured for preset, value in part["hours"].items()}

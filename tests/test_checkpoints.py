@@ -100,13 +100,16 @@ def test_checkpoint_of_another_experiment_is_refused(copy_of_whole, digits, caps
     assert "belongs to another experiment" in capsys.readouterr().err
 
 
-def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits):
+def test_a_run_can_start_from_the_beginning_of_another(tmp_path, digits, capsys):
     """It ends as if it had been trained by itself, bit for bit, what was logged included."""
     config = dataclasses.replace(TINY, n_samples=5, epochs=3, grow_samples=0.4, ema=0.9)  # k grows after 1 epoch
     run_training(tmp_path / "other", digits, dataclasses.replace(config, n_samples=3))
     expected = run_training(tmp_path / "whole", digits, config)
     started = dataclasses.replace(config, start_from=str(tmp_path / "other"))
     assert same(run_training(tmp_path / "started", digits, started), expected)
+    capsys.readouterr()
+    assert same(run_training(tmp_path / "started", digits, started, resume=True), expected)
+    assert "resuming at step 60" in capsys.readouterr().out  # and not from the beginning again
     first, last = (tf.train.load_checkpoint(str(tmp_path / f"started/checkpoints/ckpt-{step}")) for step in (20, 60))
     settings = "settings/.ATTRIBUTES/VARIABLE_VALUE"  # both have those of this run
     assert first.get_tensor(settings) == last.get_tensor(settings) == started.resolved().fingerprint().encode()

@@ -50,6 +50,7 @@ def test_a_finished_run_has_its_files_and_last_line(finished_copy, capfd):
 
     assert in_process("--eval_only", "--run_dir", finished_copy, "--eval_samples", 20, "--eval_images", 50) == 0
     out, err = capfd.readouterr()
+    assert f"run:    {finished_copy}\n" in out
     value, error = llh["test_llh"], llh["standard_error"]
     assert out.splitlines()[-1] == f"test log likelihood (k=20): {value:.2f} ± {error:.2f} nats"
     assert f"Monte Carlo error on these images: {llh['mc_error']:.3f} nats" in out and err == ""
@@ -227,6 +228,8 @@ def test_killed_at_any_moment_and_resumed_ends_the_same():
         os.killpg(process.pid, signal.SIGKILL)  # the run that it was killing, too
         raise
     assert process.returncode == 0 and out.count("| yes |") == 1, out + err
+    (row,) = [line for line in out.splitlines() if line.endswith("| yes |")]
+    assert sum(map(int, row.split("|")[2:6])) == 3
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):

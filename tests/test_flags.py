@@ -46,6 +46,12 @@ def parsed(flags, task=None):
     return parse_flags(flags.split(), None, *((module.DEFAULTS, module.FIXED) if module else ()))[0]
 
 
+def test_values_at_the_edge_of_what_is_allowed(tmp_path):
+    assert parsed("--backward_samples 5").backward_samples == 5
+    assert parsed(f"--run_dir {tmp_path}/new --per_image {tmp_path}/new/each.csv").per_image
+    assert parsed("--preset quick --held_out 500").eval_images is None  # there are fewer than the preset's
+
+
 def folder_of(flags, task=None):
     return str(pathlib.Path(parsed(flags, task).run_dir).relative_to(RESULTS))
 
@@ -77,6 +83,8 @@ def test_flags_build_presets_and_sessions():
         ("--preset fast --objective miwae --groups 8 --n_samples 64", "fast/miwae-1l-k64-groups-8"),
         ("--objective piwae --groups 5 --seed 2", "paper/piwae-1l-k5-groups-5-seed2"),
         ("--eval_images 10 --threads 2 --gpu 1", "paper/iwae-1l-k5"),
+        ("--binarise fixed", "paper/iwae-1l-k5-binarise-fixed"),
+        ("--held_out 100", "paper/iwae-1l-k5-held-out-100"),
         ("--preset fast --objective rws --grow_samples 0", "fast/rws-1l-k5-grow-samples-0.0"),  # tasks/README.md
     ],
 )

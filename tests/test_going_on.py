@@ -135,6 +135,9 @@ def test_what_to_go_on_with_says_how_many_images_all_are_where_fewer_were_saved(
     program._say_how_to_go_on(config, Run(finished_copy))
     words = go_on_line(capfd.readouterr().err)
     assert words[words.index("--eval_images") + 1] == "10000"
+    program._say_how_to_go_on(dataclasses.replace(config, held_out=150), Run(finished_copy, lock=False))
+    words = go_on_line(capfd.readouterr().err)
+    assert words[words.index("--eval_images") + 1] == "150"
 
 
 def test_a_run_that_is_stopped_while_it_draws_is_resumed_and_draws(few_digits, monkeypatch, capfd):

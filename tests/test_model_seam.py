@@ -50,9 +50,14 @@ def registered(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(registered):
     """The folder of a run that was never stopped."""
+    asked, function = [], tf.function
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(plots.runs, "save_animation", last_frame)
+        monkeypatch.setattr(
+            tf, "function", lambda *f, **how: asked.append(how.get("jit_compile")) or function(*f, **how)
+        )
         assert in_process(*FLAGS) == 0
+    assert asked and not any(asked)  # --jit off
     return only_folder(registered)
 
 

@@ -180,9 +180,10 @@ def test_what_only_the_images_tell_is_refused_before_tensorflow(kind, said, tmp_
 def test_labels_that_no_training_image_has_are_refused_to_a_conditional_model(tmp_path, results, capfd):
     np.savez(tmp_path / "sorted.npz", x_train=GREYS, y_train=[0] * 9 + [1] * 9 + [2] * 2)
     flags = ["--dataset", str(tmp_path / "sorted.npz"), "--batch_size", "9"]
-    assert in_process(*flags, "--conditional", "learned_prior") == 2
-    error = capfd.readouterr().err
-    assert error.endswith("--conditional: no training image has the label 2, which test images have\n")
+    for how in ("learned_prior", "standard_prior"):
+        assert in_process(*flags, "--conditional", how) == 2
+        error = capfd.readouterr().err
+        assert error.endswith("--conditional: no training image has the label 2, which test images have\n")
     load_data(parse_flags(flags)[0])
 
 

@@ -54,7 +54,8 @@ def test_learning_curves_are_those_of_the_log(tmp_path, figures):
     columns = [f"{split}_{name}" for split in ("train", "test") for name in names]
     rows = [{"epoch": e, "step": e} | {name: 10 * e + i for i, name in enumerate(columns)} for e in range(3)]
     write_csv(run.metrics, rows)
-    plots.runs.learning_curves(run, "iwae_elbo")
+    plots.runs.learning_curves(run, "dreg")
+    assert figures["learning_curves.png"].get_suptitle() == "Trained with dreg"
     axes = figures["learning_curves.png"].axes
     assert [axis.get_title() for axis in axes] == ["IWAE bound at the training k", "ELBO", "log p(x|z)", "KL"]
     for panel, name in zip(axes, names):

@@ -73,12 +73,13 @@ def test_what_a_task_finds_is_measured_where_more_is_asked_for(asked, measured, 
 
 
 def test_the_run_s_seed_is_that_of_its_evaluation(few_digits, monkeypatch, capsys):
-    config = dataclasses.replace(SMALL, seed=7, held_out=150, eval_samples=20, eval_images=50).resolved()
-    one, seeds = Session(config, Run(few_digits / "a")), []
+    config = dataclasses.replace(SMALL, seed=7, held_out=150, eval_samples=20, eval_images=50, threads=3).resolved()
+    one, seeds, labels = Session(config, Run(few_digits / "a")), [], []
     activity = evaluation.make_activity(one.model)
 
     def recording(x, y, seed):
         seeds.append(seed)
+        labels.append(y)
         return activity(x, y, seed)
 
     monkeypatch.setattr(evaluation, "make_activity", lambda *_, **__: recording)
@@ -89,6 +90,8 @@ def test_the_run_s_seed_is_that_of_its_evaluation(few_digits, monkeypatch, capsy
         for seed in (0, 7)
     }
     assert value == expected[7] != expected[0] and seeds == [7]
+    np.testing.assert_array_equal(labels[0], y)
+    assert json.loads(one.run.test_llh.read_text())["threads"] == 3
     means = evaluation.posterior_means
     monkeypatch.setattr(
         evaluation, "posterior_means", lambda *of, **how: seeds.append(how["seed"]) or means(*of, **how)
@@ -185,6 +188,9 @@ def test_a_held_out_result_is_not_called_a_test_result(capsys):
     one.config, one.run = config, types.SimpleNamespace(recorded=lambda: RECORD, test_llh=pathlib.Path("test_llh.json"))
     one.report()
     assert capsys.readouterr().out.startswith("held-out training log likelihood (k=20): -9.50")
+    one.config, one.run.recorded = dataclasses.replace(config, eval_images=None), lambda: RECORD | {"n_images": 150}
+    one.report()  # all of those held out have been measured
+    assert "test_llh.json has it" in capsys.readouterr().out
 
 
 def test_the_seed_decides_the_first_weights(digits):
@@ -200,13 +206,14 @@ def test_each_conditional_model_has_its_own_prior(digits):
         assert model.n_context == 10 and model.learned_prior == (how == "learned_prior")
 
 
-def test_a_training_s_record_says_what_it_was_of(few_digits, monkeypatch):
+def test_a_training_s_record_says_what_it_was_of(few_digits, monkeypatch, capsys):
     given = []
     monkeypatch.setattr(training.loop, "train", lambda *what: given.append(what[-1]) or 1.5)
     monkeypatch.setattr(Session, "draw", lambda self: None)
-    config = dataclasses.replace(SMALL, epochs=-1, threads=3).resolved()  # the paper's schedule
+    config = dataclasses.replace(SMALL, epochs=-1, batch_size=30, threads=3).resolved()  # the paper's schedule
     one = Session(dataclasses.replace(config, start_from=few_digits / "b"), Run(few_digits / "a"))
     one.train_or_load()
+    assert "leaves out 10 images" in capsys.readouterr().out
     record = json.loads(one.run.training.read_text())
     assert (record["epochs"], record["seconds"], record["threads"]) == (3280, 1.5, 3)
     assert record["versions"] and "commit" in record and given[0].path == few_digits / "b"
@@ -227,10 +234,32 @@ def test_points_of_pictures_have_their_images_labels(few_digits, digits, monkeyp
     one._draw_means_while_training()
     labels = evenly_spaced(digits.test_labels, 40)
     assert not np.array_equal(labels, digits.test_labels[:40])
-    for name in ("posterior_means", "q_means_0000"):
+    x, y = one.test_data(40)
+    expected = {
+        "posterior_means": evaluation.posterior_means(one.model, x, y, jit=False)[0],
+        "q_means_0000": make_q_means(one.model, jit=False)(x, y)[0],
+    }
+    for name, means in expected.items():
         with np.load(one.run.arrays / f"{name}.npz") as arrays:
             np.testing.assert_array_equal(arrays["labels"], labels)
-    assert jits == [False]  # as --jit says
+            np.testing.assert_allclose(arrays["z1"], means, atol=1e-5)
+    one.draw_reconstructions()
+    x, y = one.test_data(30)
+    images = one.as_images(one.model.mean_image(make_q_means(one.model, jit=False)(x, y)[0], y))
+    with np.load(one.run.arrays / "reconstructions.npz") as arrays:
+        np.testing.assert_allclose(arrays["means"], images, atol=1e-5)
+    assert jits == [False, False]  # as --jit says
+
+
+def test_learning_curves_name_the_run_s_objective(monkeypatch):
+    one, drawn = Session.__new__(Session), []
+    one.run, one.config = None, Config(objective="dreg")
+    for name in ("draw_reconstructions", "draw_z1_redrawn", "draw_posterior_means", "_draw_means_while_training"):
+        monkeypatch.setattr(Session, name, lambda self, *_: None)
+    monkeypatch.setattr("plots.runs.prior_samples", lambda run: None)
+    monkeypatch.setattr("plots.runs.learning_curves", lambda run, objective: drawn.append(objective))
+    one.draw()
+    assert drawn == ["dreg"]
 
 
 def test_frames_of_the_animation_have_their_own_weights_and_the_model_its_own_again(few_digits, monkeypatch):
@@ -281,9 +310,12 @@ def test_a_trained_run_needs_what_it_started_from_no_more(tmp_path):
     config = Config(epochs=4, grow_samples=0.5, **folders).resolved()
     run = Run(config.run_dir)
     run.begin(config)
+    (run.checkpoints / "ckpt-2.index").touch()
+    run.release()
+    assert session.open_folder(config, continue_existing=True)[1:] == (True, False)  # nor does one that was stopped
     run.weights.touch()
     run.training.write_text('{"epochs": 4, "seconds": 1.5}')
-    del run  # and its lock
+    del run
     assert session.open_folder(config, continue_existing=True)[1:] == (False, True)
     new = dataclasses.replace(config, start_from=None, run_dir=str(tmp_path / "new"))
     assert session.open_folder(new, continue_existing=True)[1:] == (False, False)

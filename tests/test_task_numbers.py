@@ -83,11 +83,18 @@ def test_posteriors_are_looked_at_for_two_images_of_each_label():
     assert len(chosen(many)) == 20 and len(set(many[chosen(many)])) == 10
 
 
-def test_images_of_the_second_opinion_are_as_many_as_asked_for():
-    from tasks.task07 import n_test_images
+def test_images_of_the_second_opinion_are_as_many_as_asked_for(monkeypatch):
+    from tasks.task07 import n_test_images, on_test_images
 
     for preset, given, expected in (("fast", {}, 100), ("quick", {}, 100), ("quick", {"eval_images": 7}, 7)):
         assert n_test_images(Config(**{"preset": preset, **settings_beside(preset, given)}).resolved()) == expected
+    asked = []
+    config = Config(preset="fast").resolved()
+    one = types.SimpleNamespace(config=config, model=None, test_data=lambda n: asked.append(n) or (None, None))
+    monkeypatch.setattr(evaluation, "make_log_likelihood", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        on_test_images(one)
+    assert asked == [100]
 
 
 def test_the_paper_s_units_stand_beside_the_models_it_has():

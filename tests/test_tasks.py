@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import evaluation
 import evaluation.ais
@@ -94,6 +95,8 @@ def test_task02(few_digits, constants, no_figures, monkeypatch, capfd):
     (folder,) = few_digits.glob("quick/dreg-*")
     assert compared.keys() == {2} and [load_config(of.path).objective for of in compared[2]] == ["dreg", "iwae_elbo"]
     assert {"dreg_learning_curves.png", "gradient_noise.png", "estimators.png"} <= pictures(folder)
+    records = [of.recorded() for of in compared[2]]  # both are measured
+    assert [(record["n_samples"], record["n_images"]) for record in records] == [(20, 50)] * 2
     capfd.readouterr()
     (folder / "metrics.csv").rename(folder / "kept.csv")
     (folder / "metrics.csv").write_text("epoch,step\n")
@@ -119,28 +122,32 @@ def test_task02(few_digits, constants, no_figures, monkeypatch, capfd):
     assert last("dreg", 8, "encoder", "distance") < 2 * last("dreg", 8, "encoder", "by_chance")
 
 
-def test_task07(few_digits, constants, no_figures, monkeypatch, capfd):
+def test_task07(few_digits, digits, constants, no_figures, monkeypatch, capfd):
     measured, made, annealed, bracket = [], [], [], evaluation.ais.make_bracket
+    ks, asked, function = [], [], tf.function
+    monkeypatch.setattr(tf, "function", lambda *f, **how: asked.append(how.get("jit_compile")) or function(*f, **how))
     likelihood = evaluation.make_log_likelihood
 
-    def keeping(make, kept, image_of):
+    def keeping(make, kept):
         def maker(*args):
             call = make(*args)
+            ks.extend(args[1:2] if make is likelihood else ())
 
             def called(*args, **flags):
                 result = call(*args, **flags)
-                kept.append(image_of(args, result))
+                kept.append((args, result))
                 return result
 
             return called
 
         return maker
 
-    monkeypatch.setattr(evaluation, "make_log_likelihood", keeping(likelihood, measured, lambda args, _: args[0]))
-    monkeypatch.setattr(evaluation.ais, "make_ais", keeping(evaluation.ais.make_ais, annealed, lambda _, found: found))
-    monkeypatch.setattr(evaluation.ais, "make_bracket", keeping(bracket, made, lambda _, drawn: drawn.x))
+    monkeypatch.setattr(evaluation, "make_log_likelihood", keeping(likelihood, measured))
+    monkeypatch.setattr(evaluation.ais, "make_ais", keeping(evaluation.ais.make_ais, annealed))
+    monkeypatch.setattr(evaluation.ais, "make_bracket", keeping(bracket, made))
     small = dict(TEMPERATURES=20, CHAINS=4, DRAWN=6)  # and 5 images to take labels from
     flags = ("--conditional", "learned_prior", "--n_hidden", 20, "--held_out", 5, "--eval_images", 5, "--jit", "off")
+    flags += ("--seed", 3)
     assert run("task07", *flags, **small) == 0, capfd.readouterr().err
     (folder,) = few_digits.glob("quick/*")
     assert "annealed.png" in pictures(folder / "figures")
@@ -149,10 +156,14 @@ def test_task07(few_digits, constants, no_figures, monkeypatch, capfd):
         for name in ("annealed", "bracket")
     )
     assert len(test) == len(drawn) == 5
-    assert [row["annealed_mc_error"] for row in test] == pytest.approx(annealed[0].mc_error, rel=1e-5)
+    assert [row["annealed_mc_error"] for row in test] == pytest.approx(annealed[0][1].mc_error, rel=1e-5)
     assert all(row["mc_error"] > 0 for row in test)
     assert all(abs(row["upper"] - row["lower"]) < 3 for row in drawn)
-    np.testing.assert_array_equal(measured[-1], made[0])  # importance sampling is of the drawn images too
+    assert ks == [20, 20, 20] and not any(asked)  # the record's, the test images' and the drawn images'
+    np.testing.assert_array_equal(measured[-1][0][0], made[0][1].x)  # importance sampling is of the drawn images too
+    for (_, labels, seed), _ in (*measured[1:], annealed[0], made[0]):
+        np.testing.assert_array_equal(labels.argmax(axis=1), digits.train_labels[-5:])
+        assert seed == 3
     out = capfd.readouterr().out
     above = np.mean([row["annealed"] - row["log_px"] for row in test])
     assert f"On 5 test images annealing gives {above:+.3f} nats" in out
@@ -252,6 +263,7 @@ def test_a_task_does_not_take_up_another_experiment(few_digits, constants, capfd
         ("task02", "--strategy mirrored", "--strategy: mirrored is not allowed; here it is one"),
         ("task03", "--stochastic_layers 1", "--stochastic_layers: 1 is not allowed; here it is 2"),
         ("task01", "--stochastic_layers 2", "--stochastic_layers: 2 is not allowed; here it is 1"),
+        ("task03", "--conditional learned_prior", "--conditional: learned_prior is not allowed; here it is no"),
         ("task05", "--conditional no", "--conditional: no is not allowed; here it is standard_prior"),
     ],
 )
@@ -269,6 +281,8 @@ def test_tasks_run_from_anywhere_and_refuse_what_they_do_not_know(name, tmp_path
     assert process.stderr.startswith(f"{name}.py: error: ") and "--nonsense" in process.stderr
     process = subprocess.run([sys.executable, script, "--help"], cwd=tmp_path, text=True, capture_output=True)
     assert process.returncode == 0 and "--eval_samples" in process.stdout
+    fixed = getattr(importlib.import_module(f"tasks.{name}"), "FIXED", ())
+    assert not any(f"\n  --{flag}" in process.stdout for flag in fixed)
     flags, said = ("--eval_only", "--seed", "99"), f"no run in {ROOT}/results/fast/{FOLDERS.get(name)}-seed99 "
     if name == "task06":
         flags, said = ("--dataset", "nowhere"), "--dataset: nowhere is not allowed"

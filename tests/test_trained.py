@@ -1,6 +1,7 @@
 """Trained models from Python: what goes in, what comes out, and what is refused."""
 
 import csv
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -44,8 +45,9 @@ def images(mnist):
 
 def test_log_likelihood_is_that_of_the_evaluation(trained, images):
     log_px, errors = trained.log_likelihood(images, n_samples=200, seed=3)
-    _, (expected, *_) = make_log_likelihood(trained.model, 200)(images, seed=3)
+    _, (expected, mc_errors, _) = make_log_likelihood(trained.model, 200)(images, seed=3)
     np.testing.assert_array_equal(log_px, expected)
+    np.testing.assert_array_equal(errors, mc_errors)
     assert log_px.shape == errors.shape == (30,) and (errors > 0).all() and -160 < log_px.mean() < -60
     again, _ = trained.log_likelihood(images.reshape(-1, 28, 28).astype(bool), n_samples=200, seed=3)
     np.testing.assert_array_equal(again, log_px)
@@ -53,15 +55,16 @@ def test_log_likelihood_is_that_of_the_evaluation(trained, images):
 
 def test_a_model_compiles_once_for_many_calls(trained, images, monkeypatch):
     made = []
-    monkeypatch.setattr(evaluation, "make_q_means", lambda *_, **__: made.append("q") or (lambda *_: [0.0]))
+    monkeypatch.setattr(evaluation, "make_q_means", lambda *_, jit: made.append(("q", jit)) or (lambda *_: [0.0]))
     one = lambda *_: (None, types.SimpleNamespace(log_px=0.0, mc_error=0.0))  # noqa: E731
-    monkeypatch.setattr(evaluation, "make_log_likelihood", lambda _, k, jit: made.append(k) or one)
-    model = TrainedModel(types.SimpleNamespace(config=trained.config, dataset=trained.dataset, model=trained.model))
+    monkeypatch.setattr(evaluation, "make_log_likelihood", lambda _, k, jit: made.append((k, jit)) or one)
+    config = dataclasses.replace(trained.config, jit="off")
+    model = TrainedModel(types.SimpleNamespace(config=config, dataset=trained.dataset, model=trained.model))
     for _ in range(2):
         model.encode(images)
         model.log_likelihood(images, n_samples=20)
         model.log_likelihood(images, n_samples=30)
-    assert made == ["q", 20, 30]
+    assert made == [("q", False), (20, False), (30, False)]
 
 
 def test_a_conditional_model_is_given_the_labels(conditional, mnist, images):
@@ -173,14 +176,39 @@ def test_per_image_values_are_written(tmp_path, mnist, capfd):
     assert all(0 < float(row["mc_error"]) < 5 for row in rows)
 
 
-def test_the_gpu_asked_for_is_the_one_that_is_used(monkeypatch):
+def test_two_layers_and_the_standard_prior(images, mnist):
+    two = load_run(RESULTS / "fast" / "iwae-2l-k5")
+    (z1, z2), other = two.encode(images), two.encode(images, seed=1)[1]
+    assert (z1.shape, z2.shape) == ((30, 100), (30, 50)) and not np.array_equal(z2, other)
+    np.testing.assert_allclose(two.reconstruct(images).reshape(30, -1), two.model.mean_image(z1), atol=1e-6)
+    standard = load_run(RESULTS / "fast" / "ciwae-standard-prior-1l-k5")
+    assert standard.sample(3, labels=mnist.test_labels[:3]).shape == (3, 28, 28)
+
+
+def test_as_many_samples_as_the_tables_have_are_the_usual_ones():
+    usual = inspect.signature(TrainedModel.log_likelihood).parameters
+    assert (usual["n_samples"].default, usual["seed"].default) == (5000, 0)
+
+
+def test_a_folder_of_data_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="--data_dir: .*none is not a folder"):
+        load_run(RESULTS / "quick" / "iwae-1l-k5", data_dir=tmp_path / "none")
+
+
+def test_the_gpu_asked_for_is_the_one_that_is_used(monkeypatch, capsys):
     def started(gpu):
-        raise RuntimeError(f"GPU {gpu}")
+        assert gpu == 7
+        return "CPU, for there is no GPU 7 (0 found)", None
+
+    def stop(*_, **__):
+        raise RuntimeError
 
     monkeypatch.delitem(sys.modules, "tensorflow")
     monkeypatch.setattr("experiment.trained.start_tensorflow", started)
-    with pytest.raises(RuntimeError, match="GPU 1"):
-        load_run(RESULTS / "quick" / "iwae-1l-k5", gpu=1)
+    monkeypatch.setattr("experiment.trained.Session", stop)
+    with pytest.raises(RuntimeError):
+        load_run(RESULTS / "quick" / "iwae-1l-k5", gpu=7)
+    assert capsys.readouterr().err == "device: CPU, for there is no GPU 7 (0 found)\n"
 
 
 def test_the_first_gpu_is_used_where_none_is_named():

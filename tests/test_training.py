@@ -219,6 +219,7 @@ def test_weights_that_are_not_finite_after_the_last_step_end_no_run_as_trained(t
 def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(copy_of_whole, uninterrupted):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.metadata import PLUGIN_NAME
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     rows = list(csv.DictReader(uninterrupted[1].splitlines()))
     read = {split: EventAccumulator(str(copy_of_whole / "tensorboard" / split)).Reload() for split in ("train", "test")}
@@ -233,4 +234,6 @@ def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(cop
     *_, png = tf.make_ndarray(read["test"].Tensors("prior means")[-1].tensor_proto)  # width, height, picture
     np.testing.assert_allclose(tf.io.decode_png(png).numpy()[..., 0] / 255, 1 - ink, atol=0.01)
     settings = read["test"].SummaryMetadata("_hparams_/session_start_info").plugin_data
-    assert settings.plugin_name == PLUGIN_NAME and b"learning_rate" in settings.content
+    assert settings.plugin_name == PLUGIN_NAME
+    numbers = HParamsPluginData.FromString(settings.content).session_start_info.hparams
+    assert (numbers["learning_rate"].number_value, numbers["n_samples"].number_value) == (1e-3, 3)

@@ -3,6 +3,7 @@
 Most were seen in public implementations, or once got through this project's tests.
 """
 
+from tests.planted_followed import FOLLOWED
 from tests.planted_reread import REREAD
 from tests.planted_runs import RUNS, Fault, fault
 from tests.planted_unseen import UNSEEN
@@ -254,4 +255,4 @@ EVALUATION = [
           "model.sample_prior(noise, 0 * y), y)", "ais::estimate_and_bracket_are_given_the_labels"),
 ]
 
-FAULTS = [*BOUNDS, *MODELS, *TRAINING, *EVALUATION, *RUNS, *UNSEEN, *REREAD]
+FAULTS = [*BOUNDS, *MODELS, *TRAINING, *EVALUATION, *RUNS, *UNSEEN, *REREAD, *FOLLOWED]

@@ -97,7 +97,8 @@ def print_commands(measure, commands):
     """Prints them where they were asked for, and returns whether they were."""
     if commands:
         done = [result.config.experiment() for result in finished(measured())]
-        print("\n".join(commands_for([c for c in configs_of_cells() if c.experiment() not in done])))
+        for line in commands_for([config for config in configs_of_cells() if config.experiment() not in done]):
+            print(line)
     return commands
 
 

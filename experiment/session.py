@@ -269,12 +269,16 @@ class Session:
     def _kept_record(self, n_samples, n_images):
         """Whether test_llh.json has more samples or more images already: that record stays, and is shown beside.
 
-        So does one of the same size, unless its error is not of the present kind. Raises UsageError if it is damaged.
+        So does one of the same size, unless its error is not of the present kind; and one of the size that the tables
+        show, which takes the place of any other. Raises UsageError if it is damaged.
         """
         if (old := self.run.recorded()) is None:
             return False
         size, new_size = _size(old), (n_samples, n_images)
-        if size[0] <= n_samples and size[1] <= n_images and (size != new_size or "pareto_k" not in old):
+        finer = all(of <= n for of, n in zip(size, new_size)) and (size != new_size or "pareto_k" not in old)
+        if size != new_size and (full := (Config.eval_samples, self.config.n_test)) in (size, new_size):
+            finer = new_size == full
+        if finer:
             return False
         print(f"{self.run.test_llh.name} keeps {old['test_llh']:.2f} (k={size[0]}, {size[1]} images)")
         return True

@@ -40,12 +40,14 @@ def test_the_commands_go_on_with_what_is_there(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
     trained, stopped, new = (config for config in cells.configs_of_cells() if (config.seed, config.objective,
                              config.stochastic_layers, config.conditional) == (0, "iwae_elbo", 2, "no"))  # fmt: skip
+    at_work = []  # the runs may be locked
     for config, files in (
         (trained, ("model.weights.h5", "training.json", "checkpoints/beginning.index")),
         (stopped, ("checkpoints/ckpt-7.index",)),
     ):
         run = run_folder.Run(default_path(config))
         run.begin(dataclasses.replace(config, eval_images=1000) if config == stopped else config)
+        at_work.append(run)
         for name in files:
             (run.path / name).touch()
     folder = tmp_path / "fast"
@@ -89,10 +91,16 @@ def test_commands_are_asked_for_before_the_work(monkeypatch):
     assert kept["first"].__name__ == "print_commands" and kept["evaluation"] is False
 
 
-def test_what_was_measured_on_a_few_images_is_still_to_be_measured_in_full(tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize(
+    ("saved", "measured"),
+    [(dict(eval_images=1000), dict(n_images=1000)), (dict(eval_samples=100), dict(n_samples=100))],
+)
+def test_what_was_measured_on_a_few_images_is_still_to_be_measured_in_full(
+    saved, measured, tmp_path, monkeypatch, capfd
+):
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
     config = next(cells.configs_of_cells())
-    save_run(default_path(config), dataclasses.replace(config, eval_images=1000), n_images=1000)
+    save_run(default_path(config), dataclasses.replace(config, **saved), **measured)
     tables.print_commands(False, True)
     wanted = f"python main.py --eval_only --run_dir {default_path(config)} --eval_samples 5000 --eval_images 10000"
     assert wanted in capfd.readouterr().out.splitlines()

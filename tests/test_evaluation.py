@@ -1,6 +1,7 @@
 """The test log likelihood against a model whose log p(x) is known, and posterior means against the same."""
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ def test_estimate_meets_the_closed_form_within_its_monte_carlo_error(jit):
     np.testing.assert_allclose(log_px, model.log_px, atol=0.2)
     assert np.sqrt(np.sum(errors**2)) / len(errors) == pytest.approx(result.mc_error)
     assert (result.n_samples, result.n_images) == (5000, 150)
+    assert log_px.dtype == errors.dtype == shapes.dtype == np.float64
     assert len(shapes) == len(log_px) == 150  # without what the last batch is filled up with
     assert result.pareto_k == np.median(shapes) and result.pareto_k_high == np.mean(shapes > 0.7)
 
@@ -122,11 +124,15 @@ def test_estimate_at_small_k_is_the_iwae_bound_in_expectation():
     assert ours == pytest.approx(bound, abs=0.03)
 
 
-def test_seed_decides_the_estimate():
+def test_seed_decides_the_estimate(monkeypatch):
     model = LinearGaussian()
     estimate = make_log_likelihood(model, 50, binary=False)
     a, b, c = (estimate(model.x, seed=seed)[0].test_llh for seed in (1, 1, 2))
     assert a == b != c
+    told, bar = [], types.SimpleNamespace(update=lambda *at: told.append(at))
+    monkeypatch.setattr(likelihood, "ProgressBar", lambda *_: bar)
+    result, _ = estimate(model.x, show_progress=True)
+    assert [done for done, _ in told] == [100, 150] and told[-1][1] == pytest.approx(result.test_llh)
 
 
 def test_bounds_are_means_over_exactly_the_images_given():
@@ -182,5 +188,11 @@ def test_logmeanexp_is_max_shifted():
     np.testing.assert_allclose(logmeanexp(tf.constant([-10000.0, -10001.0])), -10000 + np.log((1 + np.exp(-1)) / 2))
 
 
-def test_fewer_images_at_a_time_where_all_their_samples_are_held():
+def test_fewer_images_at_a_time_where_all_their_samples_are_held(monkeypatch):
     assert [likelihood.batch_size(k) for k in (1, 20, 50, 5000)] == [100, 100, 40, 1]
+    monkeypatch.setattr(likelihood, "DRAWS", 1)
+    model, held = LinearGaussian(), []
+    noise = model.noise
+    model.noise = lambda n, batch, *how: held.append(batch) or noise(n, batch, *how)
+    make_bounds(model, 2, jit=False)(model.x, None, tf.constant([1, 2]))
+    assert set(held) == {50}

@@ -28,8 +28,8 @@ def full_when(name, monkeypatch):
 
 
 MEASURED = ("test_llh.json", "per_image.csv")  # are written after the log likelihood is known
-TRAINED = ("checkpoint", "tensorboard", "tensorboard's flush", "metrics.csv", "model.weights.h5", "prior.png",
-           "training.json", "prior_0001.npz", "after_0001.weights.h5")  # fmt: skip
+TRAINED = ("checkpoint", "tensorboard", "tensorboard's flush", "tensorboard's file", "metrics.csv",
+           "model.weights.h5", "prior.png", "training.json", "prior_0001.npz", "after_0001.weights.h5")  # fmt: skip
 
 
 @pytest.mark.parametrize("where", TRAINED + MEASURED)
@@ -37,13 +37,14 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(where, copied, monkeyp
     (copied / "model.weights.h5").unlink()
     for path in (copied / "checkpoints").glob("ckpt-4.*"):
         path.unlink()
-    if where == "tensorboard's flush":
+    if where.startswith("tensorboard's"):
 
-        def full(self):
+        def full(*_):
             raise tf.errors.ResourceExhaustedError(None, None, "file; No space left on device [Op:X]")
 
         monkeypatch.setattr(type(tf.summary.create_noop_writer()), "flush", full)
-        monkeypatch.setattr("tensorflow.summary.create_file_writer", lambda _: tf.summary.create_noop_writer())
+        opened = (lambda _: tf.summary.create_noop_writer()) if where.endswith("flush") else full
+        monkeypatch.setattr("tensorflow.summary.create_file_writer", opened)
     elif where in ("checkpoint", "tensorboard"):
         error = tf.errors.ResourceExhaustedError(None, None, "{{node X}} file; No space left on device [Op:X]")
         function = "train.CheckpointManager.save" if where == "checkpoint" else "summary.scalar"

@@ -57,12 +57,29 @@ def test_images_are_binarised_as_asked(few_digits, digits):
 )  # fmt: skip
 def test_a_record_gives_way_only_to_one_with_as_many_samples_and_images(asked, kept):
     run = types.SimpleNamespace(recorded=lambda: RECORD | {"pareto_k": 0.5}, test_llh=pathlib.Path("test_llh.json"))
-    assert Session._kept_record(types.SimpleNamespace(run=run), *asked) == kept
+    assert Session._kept_record(types.SimpleNamespace(run=run, config=Config().resolved()), *asked) == kept
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [((5000, 10000), (20000, 10000), True), ((20000, 10000), (5000, 10000), False),
+     ((20000, 1000), (5000, 10000), False), ((5000, 10000), (5000, 10000), True), ((20000, 1000), (10000, 1000), True)],
+)  # fmt: skip
+def test_the_record_that_the_tables_show_stays_and_replaces_any_other(old, new, kept):
+    record = RECORD | {"pareto_k": 0.5} | dict(zip(("n_samples", "n_images"), old))
+    run = types.SimpleNamespace(recorded=lambda: record, test_llh=pathlib.Path("test_llh.json"))
+    assert Session._kept_record(types.SimpleNamespace(run=run, config=Config().resolved()), *new) == kept
 
 
 @pytest.mark.parametrize(
     ("asked", "measured"),
-    [({}, False), ({"eval_samples": 30}, True), ({"eval_images": 60}, True), ({"per_image": "each.csv"}, True)],
+    [
+        ({}, False),
+        ({"eval_images": None}, True),
+        ({"eval_samples": 30}, True),
+        ({"eval_images": 60}, True),
+        ({"per_image": "each.csv"}, True),
+    ],
 )
 def test_what_a_task_finds_is_measured_where_more_is_asked_for(asked, measured, few_digits, monkeypatch, capsys):
     one = Session(dataclasses.replace(SMALL, eval_samples=20, eval_images=50).resolved(), Run(few_digits / "a"))
@@ -122,6 +139,7 @@ def test_a_sibling_that_has_ended_is_found_and_another_experiment_is_none(few_di
     found = Run(default_path(config))
     assert one.finished_sibling(n_samples=50) is None
     found.begin(config)
+    assert one.finished_sibling(n_samples=50) is None  # it has not ended
     found.weights.touch()
     found.training.write_text('{"epochs": 1, "seconds": 1}')
     assert one.finished_sibling(n_samples=50).path == found.path
@@ -211,12 +229,13 @@ def test_a_training_s_record_says_what_it_was_of(few_digits, monkeypatch, capsys
     monkeypatch.setattr(training.loop, "train", lambda *what: given.append(what[-1]) or 1.5)
     monkeypatch.setattr(Session, "draw", lambda self: None)
     config = dataclasses.replace(SMALL, epochs=-1, batch_size=30, threads=3).resolved()  # the paper's schedule
+    at_work = Run(few_digits / "b")  # which another process trains
     one = Session(dataclasses.replace(config, start_from=few_digits / "b"), Run(few_digits / "a"))
     one.train_or_load()
     assert "leaves out 10 images" in capsys.readouterr().out
     record = json.loads(one.run.training.read_text())
     assert (record["epochs"], record["seconds"], record["threads"]) == (3280, 1.5, 3)
-    assert record["versions"] and "commit" in record and given[0].path == few_digits / "b"
+    assert record["versions"] and "commit" in record and given[0].path == at_work.path
 
 
 def test_points_of_pictures_have_their_images_labels(few_digits, digits, monkeypatch):
@@ -293,7 +312,8 @@ def test_a_run_clears_away_its_own_leftovers_only(tmp_path):
 def test_only_full_measurements_on_the_test_images_fill_the_tables(tmp_path):
     folders = []
     for name, held_out, n_samples, n_images in (
-        ("full", 0, 5000, 10000), ("short", 0, 5000, 1000), ("rough", 0, 500, 10000), ("held_out", 10000, 5000, 10000),
+        ("full", 0, 5000, 10000), ("finer", 0, 20000, 10000), ("short", 0, 5000, 1000),
+        ("rough", 0, 500, 10000), ("held_out", 10000, 5000, 10000),
     ):  # fmt: skip
         run = Run(tmp_path / "fast" / name)
         run.begin(Config(held_out=held_out).resolved())

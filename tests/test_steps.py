@@ -54,6 +54,16 @@ def test_one_step_is_adam_on_the_right_images(digits, conditional):
         np.testing.assert_allclose(variable, expected, atol=2e-6)
 
 
+def test_the_bound_is_the_mean_over_the_steps_of_a_call(digits):
+    config, found = dataclasses.replace(TINY, jit="off").resolved(), []
+    data = tf.constant(digits.train_images), tf.zeros([400, 0]), tf.range(400)
+    for calls in ([(0, 1), (1, 2), (2, 3)], [(0, 3)]):
+        model = build_model(config, digits.pixel_means)
+        run = make_steps(config, model, make_optimizer(config, 20, model), 20)
+        found.append(np.mean([float(run(*data, tf.constant(a), tf.constant(b))[1]) for a, b in calls]))
+    assert found[0] == pytest.approx(found[1], abs=1e-3)
+
+
 def test_a_step_whose_value_is_not_finite_is_not_counted_as_taken(digits):
     config = dataclasses.replace(TINY, jit="off").resolved()
     model = build_model(config, digits.pixel_means)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 
 import pytest
 
@@ -30,6 +31,7 @@ def test_a_row_says_what_its_run_measured_and_took():
     assert row == (
         "| 1 | **-86.30** ± 0.25 | -86.35 | -86.76 | +0.05 | 19 | 328 | 1.5 | [fast/iwae-1l-k1](fast/iwae-1l-k1) |"
     )
+    assert "| 5 | not measured yet | -85.18 | -85.54 |  |  |  |  |  |" in text
 
 
 def test_readme_s_table_has_means_over_seeds_and_counts_what_is_met():
@@ -81,8 +83,9 @@ def test_the_second_opinion_s_table_has_means_and_their_errors(tmp_path, monkeyp
     errors = dict(mc_error=0.3, annealed_mc_error=0.4)
     test = [dict(log_px=-80, annealed=-79, **errors), dict(log_px=-90, annealed=-90.5, **errors)]
     write_csv(run.annealed, test)
-    write_csv(run.bracket, [dict(lower=-70.3, upper=-70, log_px=-71, mc_error=1)])
     runs = [result(-80, f"fast/{name}") for name in "ab"]
+    assert markdown.annealed(runs).count("\n") == 1  # as where task 7 was stopped after the first table
+    write_csv(run.bracket, [dict(lower=-70.3, upper=-70, log_px=-71, mc_error=1)])
     row = markdown.annealed(runs).splitlines()[-1]
     assert row == ("| [fast/a](fast/a) | 2 | -85.00 ± 0.21 | -84.75 ± 0.28 | +0.25 ± 0.35 | 1 | 0.30 | 1.00 |")
     drawn = [dict(lower=-70.3, upper=-70, log_px=-71, mc_error=1), dict(lower=-70.1, upper=-70, log_px=-73, mc_error=1)]
@@ -180,18 +183,24 @@ def test_every_run_has_a_line_whatever_it_was_measured_on(tmp_path, monkeypatch)
     locked = save_run(tmp_path / "fast/a", Config().resolved(), **one_image)  # as while it is being measured
     save_run(tmp_path / "fast/b", Config(held_out=50, dataset="fashion_mnist").resolved(), n_images=50)
     save_run(tmp_path / "fast/c", Config().resolved()).training.unlink()  # killed before it was written
+    save_run(tmp_path / "recipe/e", Config(held_out=10000).resolved())  # which has a page of its own
+    mine = dict(n_train=60, n_test=20, n_labels=0, image_shape=[4, 6], crc32=1)
+    save_run(tmp_path / "fast/d", Config(dataset="/home/me/photos.npz", own_data=mine).resolved(), n_images=20)
     lines = markdown.every_run(cells.measured()).splitlines()
     del locked
     assert lines[2:] == [
         "| [fast/a](fast/a) | -90.00 |  |  | 1 | 1 | 19 | 3,280 | 2.0 |",
         "| [fast/b](fast/b) | -90.00 ± 0.25 | 0.010 |  | 5000 | 50 held out of fashion_mnist | 19 | 3,280 | 2.0 |",
+        "| [fast/d](fast/d) | -90.00 ± 0.25 | 0.010 |  | 5000 | 20 of photos | 19 | 3,280 | 2.0 |",
     ]
 
 
 def test_a_run_that_cannot_be_opened_costs_no_other(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
-    for name in "abc":
+    for name in "abcd":
         save_run(tmp_path / "fast" / name, Config().resolved())
+    (tmp_path / "fast/d/test_llh.json").write_text("{}")
+    save_run(tmp_path / "recipe/e", Config().resolved()).weights.unlink()  # and is not opened
     broken, foreign, no_metrics = (run_folder.Run(tmp_path / "fast" / name, lock=False) for name in "abc")
     broken.weights.write_text("no weights")
     foreign.config.write_text(foreign.config.read_text().replace('"iwae_elbo"', '"vr_max"'))
@@ -203,12 +212,26 @@ def test_a_run_that_cannot_be_opened_costs_no_other(tmp_path, monkeypatch, capfd
     no_metrics.metrics.write_text("no rows")
     assert survey(work, "", ["--gpu", "-1"], same=("dataset",)) == 0
     out, err = capfd.readouterr()
-    assert opened == {"fast/a": None, "fast/c": None} and err.count(" is left out: ") == err.count("\n") == 3
+    assert opened == dict.fromkeys(("fast/a", "fast/c", "fast/d"))
+    assert err.count(" is left out: ") == err.count("\n") == 4
     assert "fast/b is left out: --run_dir: " in err and "--objective: vr_max is not allowed" in err
     assert "model.weights.h5 does not fit this model, or is damaged" in err and "metrics.csv is damaged" in err
     broken.training.write_text('{"epochs": 3}')
     assert [found.folder for found in cells.measured()] == ["fast/c"]  # the tables are rebuilt from the others
     assert "training.json has nothing as seconds" in capfd.readouterr().err
+
+
+def test_a_model_without_a_number_costs_no_other(capfd):
+    def opened(measure):
+        run = types.SimpleNamespace(recorded=lambda: dict(n_samples=5, n_images=7, test_llh=-80.0))
+        return lambda: types.SimpleNamespace(run=run, config=Config(), measure=measure)
+
+    def none():
+        raise UsageError("no number")
+
+    good = opened(lambda: types.SimpleNamespace(test_llh=-80.5))
+    tables.measure_again([("a", opened(none)), ("b", good)])
+    assert capfd.readouterr() == ("b: -80.500, recorded -80.000: -0.500 nats\n", "a is left out: no number\n")
 
 
 def test_what_is_no_cell_of_the_tables_is_in_none():
@@ -235,6 +258,8 @@ def test_the_paper_s_schedule_and_seeds_have_their_own_place():
     links = "[-86.00](seed0), [-86.10](seed1), [-86.20](seed2)"
     spread = "mean -86.10, standard deviation between seeds 0.10 nats."
     assert f"3 seeds of `iwae_elbo`, 1 layer, k=1: {links}; {spread}" in text
+    both = [result(-81.0, f"c{s}", seed=s, n_samples=5, conditional="learned_prior") for s in (0, 1)]
+    assert "2 seeds of `iwae_elbo`, 1 layer, learned_prior, k=5: " in markdown.tables(both)
 
 
 def test_vae_with_one_sample_is_the_iwae_s_cell():
@@ -275,13 +300,14 @@ def test_readme_and_figure_are_rebuilt_and_every_run_is_measured_again(few_digit
     assert f"| {recorded:.2f} ± " in row and " | 20 | 50 | " in row and re.search(r" \| 2 \| \d\.\d \|$", row)
     assert (few_digits / "comparison.png").stat().st_size > 1000
     for name, source in {"reference": cells.REFERENCE, "paper": cells.PAPER}.items():
-        assert compared[name].items() >= source.items()  # and the VAE's cells at k = 1
+        assert compared[name] == markdown.with_vae_at_one(source)
     assert compared["this project"] == {}  # a short run fills no cell
 
 
 def test_short_measurements_fill_no_page(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "RESULTS", tmp_path)
     pages, compared = {}, []
+    monkeypatch.setattr(tables, "annealed", lambda runs: [one.folder for one in runs])
     monkeypatch.setattr(tables, "rewrite", lambda page, **parts: pages.update({page: parts}))
     monkeypatch.setattr(plots.comparison, "comparison", lambda _, ks, sources, path: compared.append(sources))
     for name, n_images in (("a", 1000), ("b", 10000)):
@@ -292,6 +318,7 @@ def test_short_measurements_fill_no_page(tmp_path, monkeypatch):
     for part in ("results", "sets"):
         assert "fast/a" not in pages[tmp_path / "README.md"][part]
     assert "fast/a" not in pages[tables.TASKS]["estimators"]
+    assert pages[tmp_path / "README.md"]["annealed"] == ["fast/a", "fast/b"]  # of whatever has been annealed
     assert {cell[2] for cell in compared[0]["this project"]} == {5}
 
 

@@ -63,7 +63,10 @@ def test_stopped_by_a_signal_and_resumed_ends_the_same(tmp_path, digits, uninter
     with pytest.raises(Interrupted, match=r"stopped at step \d+ \(epoch 2 of 3\)"):
         run_training(tmp_path / "run", digits, config)
     monkeypatch.setattr(loop._Training, "_report", report)
+    beginning = tmp_path / "run/checkpoints/beginning.index"
+    before = beginning.stat().st_mtime_ns if beginning.exists() else None
     assert same(run_training(tmp_path / "run", digits, config, resume=True), expected)
+    assert before is None or beginning.stat().st_mtime_ns == before  # other runs start from it
 
 
 def test_signals_are_the_program_s_again_after_training(tmp_path, digits):

@@ -18,6 +18,14 @@ def test_at_a_terminal_there_is_keras_s_bar(monkeypatch, capsys):
     assert " 4/10" in out and "10/10" in out and "bound: -90.25" in out and "left" not in out
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut may leave an empty one in the place of a good one."""
+    synced = []
+    monkeypatch.setattr(utils.os, "fsync", lambda handle: synced.append(utils.os.fstat(handle).st_size))
+    utils.write_json(tmp_path / "a.json", 1)
+    assert synced == [2] and (tmp_path / "a.json").read_text() == "1\n"
+
+
 def test_durations_are_as_people_say_them():
     said = {42: "42 s", 89: "89 s", 90: "2 min", 89 * 60: "89 min", 90 * 60: "1 h 30 min", 7800: "2 h 10 min"}
     assert {seconds: utils.duration(seconds) for seconds in said} == said

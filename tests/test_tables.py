@@ -216,6 +216,7 @@ def test_a_run_that_cannot_be_opened_costs_no_other(tmp_path, monkeypatch, capfd
     assert err.count(" is left out: ") == err.count("\n") == 4
     assert "fast/b is left out: --run_dir: " in err and "--objective: vr_max is not allowed" in err
     assert "model.weights.h5 does not fit this model, or is damaged" in err and "metrics.csv is damaged" in err
+    assert "fast/d/test_llh.json has nothing as test_llh" in err
     broken.training.write_text('{"epochs": 3}')
     assert [found.folder for found in cells.measured()] == ["fast/c"]  # the tables are rebuilt from the others
     assert "training.json has nothing as seconds" in capfd.readouterr().err

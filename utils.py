@@ -14,6 +14,8 @@ import time
 
 import numpy as np
 
+CHECKPOINT = r"ckpt-(\d+)\.index"  # for `numbered`: a checkpoint's index, with the step it was saved at
+
 
 @contextlib.contextmanager
 def whole_file(path):

@@ -10,7 +10,9 @@ from unittest import mock
 
 import numpy as np
 
+from data import DataError
 from experiment import load_run
+from experiment.errors import UsageError
 from experiment.flags import Parser
 from experiment.rules import at_least
 from experiment.run_folder import RESULTS
@@ -27,45 +29,49 @@ def main():
     parser.add_argument("--samples", type=at_least(21), default=5000, help="importance samples k (5000)")
     parser.add_argument("--cost", action="store_true", help="measure the time they take")
     options = parser.parse_args()
+    try:
+        loaded = {name: load_run(RESULTS / name) for name in options.runs}
+    except (UsageError, DataError) as error:
+        parser.error(str(error))
     if options.cost:
-        for name in options.runs:
-            print(f"{name}: {cost(name, options.images, options.samples):.3f} times the time of the estimate alone")
+        for name, run in loaded.items():
+            print(f"{name}: {cost(run, options.images, options.samples):.3f} times the time of the estimate alone")
         return
     print("| model | seeds | spread of the mean | spread, from each image's | reported error | ratio | Pareto k |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name in options.runs:
-        print(row(name, options.seeds, options.images, options.samples), flush=True)
+    for name, run in loaded.items():
+        print(f"| {name} | {cells(run, options.seeds, options.images, options.samples)} |", flush=True)
 
 
-def row(name, n_seeds, n_images, n_samples):
-    """A line of the table.
+def cells(run, n_seeds, n_images, n_samples):
+    """A row of the table.
 
     The images' estimates are independent, so that the variance of their mean is the sum of their variances / n^2: a
     sharper estimate of the spread than that of the few means.
     """
     from evaluation import make_log_likelihood
 
-    model, x, y = model_and_images(name, n_images)
+    model, x, y = model_and_images(run, n_images)
     estimate = make_log_likelihood(model, n_samples)
     results, per_image = zip(*(estimate(x, y, seed) for seed in range(n_seeds)))
     of_mean = np.std([result.test_llh for result in results], ddof=1)
     log_px = np.array([one.log_px for one in per_image])  # [seeds, images]
-    spread = math.sqrt(log_px.var(axis=0, ddof=1).sum()) / n_images
+    spread = math.sqrt(log_px.var(axis=0, ddof=1).sum()) / len(x)
     reported = np.mean([result.mc_error for result in results])
     shape, high = (np.mean([getattr(result, key) for result in results]) for key in ("pareto_k", "pareto_k_high"))
     return (
-        f"| {name} | {n_seeds} | {of_mean:.4f} | {spread:.4f} | {reported:.4f} | {reported / spread:.2f}"
-        f" | {shape:.2f} ({high:.0%}) |"
+        f"{n_seeds} | {of_mean:.4f} | {spread:.4f} | {reported:.4f} | {reported / spread:.2f}"
+        f" | {shape:.2f} ({high:.0%})"
     )
 
 
-def cost(name, n_images, n_samples, rounds=9):
+def cost(run, n_images, n_samples, rounds=9):
     """The time of an evaluation over that of one without errors and Pareto k: medians, taken in turn, without the first
     two, which compile.
     """
     from evaluation import likelihood
 
-    model, x, y = model_and_images(name, n_images)
+    model, x, y = model_and_images(run, n_images)
     whole = likelihood.make_log_likelihood(model, n_samples)
     with mock.patch.multiple(likelihood, GROUPS=1, tail_size=lambda k: 0):
         alone = likelihood.make_log_likelihood(model, n_samples)
@@ -78,9 +84,8 @@ def cost(name, n_images, n_samples, rounds=9):
     return np.median(seconds[whole][2:]) / np.median(seconds[alone][2:])
 
 
-def model_and_images(name, n_images):
-    """The model of a run, and test images with what it is given beside them."""
-    run = load_run(RESULTS / name)
+def model_and_images(run, n_images):
+    """The model of a run of load_run's, and test images with what it is given beside them."""
     context = run.dataset.context("test", run.config.conditional != "no")
     return run.model, run.dataset.binarised_test_images(n_images), evenly_spaced(context, n_images)
 

@@ -74,7 +74,7 @@ def load(path, data_dir=None, expected=None):
     if isinstance(splits.images["train"], list):
         _tell("that are no PNG or JPEG", pictures.others_in(found))
     elif found.is_dir():
-        _tell("beside x_train.npy", pictures.pictures_in(found))
+        _tell("beside x_train.npy", pictures.pictures_in(found, below=False))
     read = {split: _read(source, splits.image_shape) for split, source in splits.images.items()}
     grey = {split: part for split, part in read.items() if isinstance(part, GreyImages)}
     binary_to_bytes(grey, of_bytes=read.keys() - grey.keys())

@@ -37,7 +37,7 @@ def this_worker(strategy):
             return Worker(tasks.index((kind, int(index))), len(tasks))
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise UsageError(f"--strategy: TF_CONFIG has no cluster with this task, such as {EXAMPLE}")
+    raise UsageError(f"--strategy: TF_CONFIG must name addresses HOST:PORT, and this task among them, as {EXAMPLE}")
 
 
 def scratch_copy(folder):

@@ -32,7 +32,8 @@ def hyperparameters():
 
 
 def make_parser(description, names=None, defaults=None, fixed=()):
-    """A flag per setting, or for those named only. The parsed result holds only what was given.
+    """A flag for each setting of Config, or for those in `names` only, and for each hyperparameter without `names`.
+    What is parsed holds only what was given.
 
     defaults: settings whose usual value, which --help shows, is not Config's; fixed: those that --help leaves out.
     Returns (the parser, its groups: name -> group).
@@ -50,6 +51,8 @@ def make_parser(description, names=None, defaults=None, fixed=()):
     for field in fields:
         rules, help = field.metadata, field.metadata["help"]
         choices = tuple(PRESETS) if field.name == "preset" else choices_of(rules)
+        if field.name in defaults and field.default is None:
+            help = help.partition(" (")[0]  # what stands there is Config's own
         if (usual := defaults.get(field.name, field.default)) is not None:
             help += f" ({as_words(usual)})"
         if entries := {"objective": OBJECTIVES, "model": MODELS}.get(field.name):

@@ -1,5 +1,7 @@
 """How a run's folder is opened: for a new run, to go on with one, or to measure it."""
 
+import os
+
 from experiment.cluster import scratch_copy, this_worker
 from experiment.errors import UsageError
 from experiment.flags import as_words
@@ -12,6 +14,11 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
 
     continue_existing: finished weights in the folder are taken as they are, and a run that was stopped is resumed.
     """
+    if config.per_image is not None and not _may_hold_values(config.per_image, config.run_dir):
+        raise UsageError(
+            f"--per_image: {config.per_image} is not allowed; a new .csv file, or that of an earlier --per_image, in"
+            " a folder that can be written"
+        )
     worker = this_worker(config.strategy)
     if not eval_only:
         check_shares(config, worker.n_workers * len(config.gpu or (0,)))
@@ -25,6 +32,28 @@ def open_folder(config, resume=False, eval_only=False, continue_existing=False):
     except UsageError:
         run.release()
         raise
+
+
+def _may_hold_values(path, run_dir):
+    """Whether --per_image can write a file at the path without the loss of anything else."""
+    run = Run(os.path.realpath(run_dir), lock=False)
+    folder, name = os.path.split(os.path.abspath(path))
+    folder = os.path.realpath(folder)
+    if not name.endswith(".csv") or len(os.fsencode(name)) > 200:  # 255 at most, and a longer name is written first
+        return False
+    others = run.metrics, run.annealed, run.bracket, run.posteriors, run.gradient_noise
+    if os.path.join(folder, name) in map(str, others):
+        return False
+    if os.path.lexists(path):
+        if os.path.islink(path) or not os.path.isfile(path):
+            return False
+        try:
+            with open(path, encoding="utf-8-sig") as file:  # with the mark that spreadsheets write first
+                if file.read(len(start := "test_image,")) not in ("", start):
+                    return False
+        except (OSError, ValueError):
+            return False
+    return os.access(folder, os.W_OK) if os.path.isdir(folder) else folder == str(run.path)
 
 
 def _found_in(run, config, resume, eval_only, continue_existing):

@@ -23,16 +23,19 @@ from experiment.opening import open_folder
 from experiment.run_folder import Run, load_config
 from experiment.session import Session, load_data
 from experiment.settings import CALL, EVALUATION, flag_fields
-from experiment.startup import start_tensorflow
+from experiment.startup import single_precision, start_tensorflow
 
 
-def _at_a_terminal(program):
+def _without_tracebacks(program):
     """Decorates a program: characters that a terminal lacks become plain text, a stream may be closed, and a reader
     that goes away, a full disk or Ctrl-C ends it without a traceback.
     """
 
     @functools.wraps(program)
     def run(*args, **kwargs):
+        while (number := os.open(os.devnull, os.O_RDWR)) < 3:  # else a file would take the place of a closed stream
+            pass
+        os.close(number)
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # closed, as a daemon's may be
                 setattr(sys, name, open(os.devnull, "w"))
@@ -45,19 +48,24 @@ def _at_a_terminal(program):
         except KeyboardInterrupt:
             return _stopped("stopped", None, None)
         except BrokenPipeError:  # as `| head -1` makes it
-            _drop_what_is_held_back()
+            _flush_or_drop()
             return 128 + signal.SIGPIPE
         except OSError as error:
-            _drop_what_is_held_back()
-            return _fail(f"{error.strerror or error}: {error.filename or 'stdout'}")
+            where = error.filename or ("stdout" if not _flush_or_drop() else "no more can be read or written")
+            return _fail(f"{error.strerror or error}: {where}")
 
     return run
 
 
-def _drop_what_is_held_back():
-    """Else Python would try again to write it, when the process ends."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flush_or_drop():
+    """Whether what stdout holds back could be written. If not it is dropped: else Python would try again at its end."""
+    try:
+        sys.stdout.flush()
+        return True
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
 
 
 def _plain_text(error):
@@ -68,7 +76,7 @@ def _plain_text(error):
 codecs.register_error("plain_text", _plain_text)
 
 
-@_at_a_terminal
+@_without_tracebacks
 def command_line(work, description, argv=None, defaults=None, fixed=()):
     """Parses the flags, prepares a Session, calls work(session), and returns the program's exit code.
 
@@ -107,7 +115,7 @@ def _check_alone(config):
         )
 
 
-@_at_a_terminal
+@_without_tracebacks
 def survey(work, description, argv=None, same=(), first=None, evaluation=True, **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions, **own flags).
 
@@ -178,9 +186,9 @@ def _with_tensorflow(work, config, run):
     os.environ["MPLBACKEND"] = "Agg"  # the figures are files; a user's own choice may not be installed here
     with _sigterm_as_ctrl_c():
         try:
-            line, strategy = start_tensorflow(config.gpu, config.threads, config.strategy)
-            print(f"device: {line}", flush=True)
-            with strategy.scope() if strategy else contextlib.nullcontext():
+            device = start_tensorflow(config.gpu, config.threads, config.strategy)
+            print(f"device: {device.line}", flush=True)
+            with single_precision(), device.strategy.scope() if device.strategy else contextlib.nullcontext():
                 return _guarded(work, config, run)
         except UsageError as error:
             return _fail(error)

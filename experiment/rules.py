@@ -81,8 +81,8 @@ def check_value(name, rules, value):
             allowed = f"less than {rules['below']}"
         elif one == "":  # as an unset variable of the shell is
             allowed = "a text that is not empty"
-        elif kind is str and any("\ud800" <= letter <= "\udfff" for letter in one):  # bytes that are not
-            allowed = "a text in UTF-8"  # TensorFlow takes no other paths
+        elif kind is str and any("\ud800" <= letter <= "\udfff" for letter in one):  # bytes that are no UTF-8
+            allowed = "a text in UTF-8"  # config.json and TensorFlow's paths are no other
         elif one != one:  # NaN
             allowed = TYPES[kind]
         else:

@@ -16,8 +16,7 @@ import numpy as np
 from data.arrays import DataError, reading
 from experiment.errors import UsageError
 from experiment.settings import EVALUATION, Config
-from training.stages import CHECKPOINT
-from utils import numbered, read_csv, whole_file, write_csv, write_json
+from utils import CHECKPOINT, numbered, read_csv, whole_file, write_csv, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -46,6 +45,8 @@ class Run:
         self.weights = self.path / "model.weights.h5"
         self.training = self.path / "training.json"
         self.test_llh = self.path / "test_llh.json"
+        self.posteriors = self.path / "posteriors.csv"  # of tasks/task01.py
+        self.gradient_noise = self.path / "gradient_noise.csv"  # of tasks/task02.py
         self.annealed, self.bracket = self.path / "annealed.csv", self.path / "bracket.csv"  # of tasks/task07.py
         self.checkpoints = self.path / "checkpoints"
         self.beginning = self.checkpoints / "beginning"  # the checkpoint after the first epochs of a run whose k grows
@@ -83,8 +84,9 @@ class Run:
         return self.arrays / f"after_{epochs:04d}.weights.h5"
 
     def kept(self, name):
-        """[(epochs done, file)] of what training kept under `name`: after (weights), prior, q_means, or KEPT for all of
-        them; oldest first.
+        """[(epochs done, file)] of what training kept under a name, oldest first.
+
+        name: after (weights), prior, q_means, or another regular expression, such as KEPT for all of them.
         """
         return numbered(self.arrays, rf"{name}_(\d+)\.(?:npz|weights\.h5)")
 
@@ -197,9 +199,15 @@ class Run:
     def _left_over(self, config):
         """Names of what another run has left. A log and arrays of these very settings are written anew."""
         files = [self.weights, self.training, self.test_llh]
-        if not self.config.exists() or load_config(self.path).experiment() != config.experiment():
+        if not self.config.exists() or self._saved_config().experiment() != config.experiment():
             files += [self.metrics, *(path for _, path in self.kept(KEPT))]
         return [str(path.relative_to(self.path)) for path in files if path.exists()]
+
+    def _saved_config(self):
+        try:
+            return load_config(self.path)
+        except UsageError as error:
+            raise UsageError(f"{error}; delete it, or give another --run_dir") from None
 
 
 def _read_means(path):

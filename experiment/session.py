@@ -276,7 +276,8 @@ class Session:
             return False
         size, new_size = _size(old), (n_samples, n_images)
         finer = all(of <= n for of, n in zip(size, new_size)) and (size != new_size or "pareto_k" not in old)
-        if size != new_size and (full := (Config.eval_samples, self.config.n_test)) in (size, new_size):
+        full = (Config.eval_samples, self.config.n_test)
+        if size != new_size and full in (size, new_size) and not self.config.held_out:
             finer = new_size == full
         if finer:
             return False
@@ -300,7 +301,6 @@ def build_model(config, pixel_means):
     """
     import keras
 
-    keras.config.set_floatx("float32")  # whatever the user's keras.json has
     keras.utils.set_random_seed(config.seed)
     return model_class(config.model)(
         n_hidden=config.n_hidden,

@@ -190,11 +190,6 @@ class Config:
         data = self.data_entry
         if self.data_dir is not None and not os.path.isdir(self.data_dir):
             raise UsageError(f"--data_dir: {self.data_dir} is not a folder")
-        if self.per_image is not None and not _is_for_values(self.per_image, self.run_dir):
-            raise UsageError(
-                f"--per_image: {self.per_image} is not allowed; a new .csv file, or that of an earlier --per_image, in"
-                " a folder that can be written"
-            )
         if self.binarise == "none" != data.binarise and not self.own_data:
             raise UsageError(f"--binarise: none is not allowed; the images of {self.dataset} are grey")
         if self.conditional != "no" and not data.n_labels:
@@ -295,21 +290,6 @@ class Config:
     def beginning_fingerprint(self):
         """What a checkpoint after the first epochs is known by."""
         return _as_text(self.beginning())
-
-
-def _is_for_values(path, run_dir):
-    """Whether a file of --per_image can be at the path, and nothing else is lost there."""
-    folder, name = os.path.split(os.path.abspath(path))
-    if not name.endswith(".csv") or len(os.fsencode(name)) > 200:  # 255 at most, and a longer name is written first
-        return False
-    if os.path.lexists(path):
-        try:
-            with open(path, encoding="utf-8") as file:
-                if not os.path.isfile(path) or os.path.islink(path) or not file.readline().startswith("test_image,"):
-                    return False
-        except (OSError, ValueError):
-            return False
-    return os.access(folder, os.W_OK) if os.path.isdir(folder) else folder == os.path.abspath(run_dir or "")
 
 
 def flag_fields():

@@ -5,16 +5,43 @@ import os
 import platform
 import sys
 import tempfile
+from typing import Any, NamedTuple
 
 from data.arrays import first_line
 from experiment.errors import UsageError
 
 
+class Device(NamedTuple):
+    """What is computed on: a line that says it, a tf.distribute.Strategy or None for one device, and the numbers of the
+    GPUs that were asked for and are not there.
+    """
+
+    line: str
+    strategy: Any
+    missing: list
+
+
+@contextlib.contextmanager
+def single_precision():
+    """Within, what Keras builds is of float32, whatever keras.json or the user's process has."""
+    import keras
+
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    try:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+        yield
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
+
+
 @contextlib.contextmanager
 def _muted_stderr():
-    """Holds back what is written to stderr, by C++ too. Shows all of it if the block fails, unless it is stopped or has
-    a line that says why. If the block puts anything into the list that it is given, shows TensorFlow's lines about
-    GPUs, its warnings and its errors.
+    """Holds back what is written to stderr, by C++ too, and yields a list.
+
+    Where the block puts anything into the list, TensorFlow's lines about GPUs, its warnings and its errors are shown
+    when it ends. Where the block fails all is shown, but for Ctrl-C and a UsageError, which say why themselves.
     """
     wanted = []
     sys.stderr.flush()
@@ -64,8 +91,7 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
     core. strategy: as the flag of that name; multi_worker waits here for the other workers.
     What TensorFlow writes while it starts is held back, unless it fails or finds no such GPU; then it may say why.
 
-    Raises UsageError where a worker cannot start.
-    Returns (a line that says what is used, a tf.distribute.Strategy or None for one device).
+    Raises UsageError where a worker cannot start. Returns a Device.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -92,4 +118,4 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
     line = f"GPU {', '.join(map(str, used))} of {len(gpus)}" if used else "CPU"
     if missing:
         line += f", for there is no GPU {', '.join(map(str, missing))} ({len(gpus)} found)"
-    return line + (f"; {chosen.num_replicas_in_sync} replicas" if chosen else ""), chosen
+    return Device(line + (f"; {chosen.num_replicas_in_sync} replicas" if chosen else ""), chosen, missing)

@@ -10,7 +10,7 @@ import numpy as np
 from experiment.errors import UsageError
 from experiment.run_folder import Run, load_config
 from experiment.session import Session
-from experiment.startup import start_tensorflow
+from experiment.startup import single_precision, start_tensorflow
 
 
 def load_run(folder, data_dir=None, gpu=None):
@@ -26,11 +26,12 @@ def load_run(folder, data_dir=None, gpu=None):
     if not run.is_trained():
         raise UsageError(f"load_run: training in {folder} has not ended: it needs model.weights.h5 and training.json")
     if "tensorflow" not in sys.modules:
-        device, _ = start_tensorflow(gpu)
-        if "there is no GPU" in device:
-            print(f"device: {device}", file=sys.stderr)
-    session = Session(config, run, eval_only=True)
-    session.load_weights()
+        device = start_tensorflow(gpu)
+        if device.missing:
+            print(f"device: {device.line}", file=sys.stderr)
+    with single_precision():
+        session = Session(config, run, eval_only=True)
+        session.load_weights()
     return TrainedModel(session)
 
 

@@ -72,7 +72,7 @@ def work(session):
     session.report()
     pictures = posteriors(session)
     rows = [picture.numbers for picture in pictures]
-    write_csv(session.run.path / "posteriors.csv", rows)
+    write_csv(session.run.posteriors, rows)
     posterior_figures(pictures, session.run.figures / "posteriors")
     manifold(session.decoded, MANIFOLD, session.run.figures / "manifold.png")
     gap = sum(row["kl_q_p"] for row in rows) / len(rows)

@@ -133,7 +133,7 @@ def pairs(session, plain):
     found = {k: runs for k, runs in every.items() if all(run and run.metrics.exists() for run in runs)}
     if missing := every.keys() - found.keys():
         ks = ", ".join(map(str, sorted(missing)))
-        print(f"learning curves: none for k = {ks}; this task with that --n_samples makes runs with metrics.csv")
+        print(f"learning curves: none for k = {ks}, whose runs are not there, have not ended, or have no metrics.csv")
     return found
 
 
@@ -164,7 +164,7 @@ def work(session):
     if compared := pairs(session, plain):
         dreg_beside_iwae(compared, session.run.figures / "dreg_learning_curves.png")
     rows = gradient_rows(plain)
-    write_csv(session.run.path / "gradient_noise.csv", rows)
+    write_csv(session.run.gradient_noise, rows)
     estimators(rows, session.run.figures / "estimators.png")
     along_training(rows, session.run.figures / "gradient_noise.png")
     print(f"gradient_noise.csv and its pictures are in {session.run.path}")

@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import threading
 
+import keras
 import numpy as np
 import pytest
 
@@ -66,6 +67,16 @@ def figures(monkeypatch):
         monkeypatch.setattr(module, "save", lambda figure, path: drawn.update({path.name: figure}))
     yield drawn
     plots.style.plt.close("all")
+
+
+@pytest.fixture
+def double_precision():
+    """As a user's keras.json may ask for."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture

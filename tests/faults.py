@@ -97,7 +97,7 @@ def main():
     faults = drawn_faults(ROOT, options.operators) if options.operators else FAULTS
     chosen = [fault for fault in faults if options.only in f"{fault.file} {fault.what}"]
     if not chosen:
-        raise SystemExit(f"--only: no fault has {options.only} in its file or description")
+        parser.error(f"--only: no fault has {options.only} in its file or description")
     survivors = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder, output = pathlib.Path(temporary) / "copy", pathlib.Path(temporary) / "output"

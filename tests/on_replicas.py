@@ -97,7 +97,7 @@ def on_devices(folder):
     from training import loop, steps
 
     found = {}
-    line, strategy = start_tensorflow(gpu=-1, strategy="mirrored")
+    line, strategy, _ = start_tensorflow(gpu=-1, strategy="mirrored")
     found["device"], found["replicas"] = line, strategy.num_replicas_in_sync
     digits = few(load("mnist"))
     for name, (settings, steps.ROWS_IN_CACHE, n_replicas) in STEPS.items():

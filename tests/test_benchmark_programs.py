@@ -110,7 +110,6 @@ def test_a_worker_says_how_many_steps_it_took_and_its_memory_in_gigabytes(monkey
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps(request) + "\n" for request in requests)))
     replies = io.StringIO()
     monkeypatch.setattr(sys, "stdout", replies)
-    monkeypatch.setattr(sys, "stderr", sys.stderr)
     worker.main()
     _, steps, memory = map(json.loads, replies.getvalue().splitlines())
     assert steps["steps"] == 120 and memory == {"peak_gb": 1.024}
@@ -172,16 +171,25 @@ def test_error_bars_are_held_against_the_spread_of_each_image(monkeypatch, capsy
         result = dict(test_llh=log_px[seed].mean(), mc_error=0.5, pareto_k=0.9, pareto_k_high=0.75)
         return types.SimpleNamespace(**result), types.SimpleNamespace(log_px=log_px[seed])
 
-    monkeypatch.setattr(error_bars, "model_and_images", lambda *_: (None, None, None))
+    monkeypatch.setattr(error_bars, "model_and_images", lambda *_: (None, [0, 1], None))
     monkeypatch.setattr(evaluation, "make_log_likelihood", lambda model, k: ks.append(k) or estimate)
     # variances 1 and 1: a mean over two images has sqrt(2) / 2
     of_mean = np.std([-85.0, -86.5, -86.5], ddof=1)
-    assert error_bars.row("a", 3, 2, 10) == f"| a | 3 | {of_mean:.4f} | 0.7071 | 0.5000 | 0.71 | 0.90 (75%) |"
+    assert error_bars.cells("a", 3, 10**9, 10) == f"3 | {of_mean:.4f} | 0.7071 | 0.5000 | 0.71 | 0.90 (75%)"
     assert ks == [10]
-    monkeypatch.setattr(error_bars, "row", lambda *how: str(how))
+    monkeypatch.setattr(error_bars, "cells", lambda *how: str(how))
+    monkeypatch.setattr(error_bars, "load_run", lambda folder: folder.name)
     monkeypatch.setattr(sys, "argv", ["error_bars", "a", "--seeds", "3", "--images", "7", "--samples", "30"])
     error_bars.main()
-    assert capsys.readouterr().out.endswith("('a', 3, 7, 30)\n")
+    assert capsys.readouterr().out.endswith("| a | ('a', 3, 7, 30) |\n")
+
+
+def test_error_bars_of_a_run_that_is_not_there_are_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["error_bars", "none"])
+    with pytest.raises(SystemExit) as stopped:
+        error_bars.main()
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and "no run in " in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("layers", [1, 2])

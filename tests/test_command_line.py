@@ -87,6 +87,14 @@ def test_two_runs_cannot_write_into_one_folder(finished_copy, capfd):
     del run
 
 
+def test_all_streams_may_be_closed():
+    """Else a file would get the number of one, and the program's messages."""
+    code = "import os, sys; from experiment.program import _without_tracebacks as frame;"
+    code += "sys.exit(frame(lambda: os.open(os.devnull, os.O_RDONLY))())"
+    words = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code]
+    assert subprocess.run(words, cwd=ROOT).returncode >= 3
+
+
 def test_a_folder_is_free_when_the_command_has_ended(few_digits, tmp_path):
     kept = []  # as long as there is something that knows the run
     assert command_line(kept.append, None, ["--jit", "off", "--gpu", "-1", "--run_dir", str(tmp_path / "run")]) == 0

@@ -140,13 +140,14 @@ def test_metrics_that_cannot_be_read_are_not_called_damaged(copied, no_work, cap
     one_line(capfd, "metrics.csv cannot be read (Is a directory)")
 
 
-def test_files_that_others_left_in_the_folder_are_passed_over(copied):
+@pytest.mark.parametrize("content", [b"\xff\xfe", b""])
+def test_files_that_others_left_in_the_folder_are_passed_over(content, copied):
     """A file manager's copies, a list of checkpoints that is none, and what a killed process had begun to write."""
     expected = weights_in(copied)
     (copied / "model.weights.h5").unlink()
     for name in ("arrays/prior_0001 (copy).npz", "checkpoints/ckpt-3 (copy).index", "checkpoints/a_temp"):
         (copied / name).touch()
-    (copied / "checkpoints/checkpoint").write_bytes(b"\xff\xfe")
+    (copied / "checkpoints/checkpoint").write_bytes(content)
     (copied / "figures/posteriors").mkdir()
     (copied / "figures/posteriors/.writing-x").touch()
     (copied / "arrays/.writing-x").touch()
@@ -166,10 +167,13 @@ def test_damaged_weights_are_made_again_from_the_checkpoint(copied):
 
 def test_only_damaged_checkpoints_are_an_error_of_a_line_each(copied, capfd):
     (copied / "model.weights.h5").unlink()
-    for path in (copied / "checkpoints").glob("*.index"):
+    damaged = list((copied / "checkpoints").glob("ckpt-*.index"))
+    for path in damaged:
         path.write_bytes(path.read_bytes()[:20])
     assert in_process("--resume", "--run_dir", copied) == 2
-    assert "error: --resume: no usable checkpoint in" in capfd.readouterr().err.splitlines()[-1]
+    *lines, last = capfd.readouterr().err.splitlines()
+    assert len(lines) == len(damaged) and all(" is not used: it is damaged or foreign (" in line for line in lines)
+    assert "error: --resume: no usable checkpoint in" in last
 
 
 def test_one_sample_of_one_image_has_no_errors(copied, capfd):
@@ -276,6 +280,16 @@ def test_a_full_disk_behind_stdout_is_one_line(copied, no_work, monkeypatch, cap
         monkeypatch.setattr(sys, "stdout", full)
         assert in_process("--eval_only", "--run_dir", copied) == 2
     one_line(capfd, "No space left on device: stdout")
+
+
+def test_an_error_of_no_file_does_not_lose_what_was_said(monkeypatch, capfd):
+    def failing(*_):
+        print("said")
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(program, "parse_flags", failing)
+    assert in_process() == 2
+    assert one_line(capfd, "Input/output error: no more can be read or written") == "said\n"
 
 
 def test_ctrl_c_before_the_folder_is_open_is_one_line(monkeypatch, capfd):

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +12,7 @@ import tensorflow as tf
 from experiment import command_line, program, startup
 from experiment.errors import UsageError
 from experiment.startup import hardware, start_tensorflow
-from tests.helpers import in_process
+from tests.helpers import in_process, one_line
 
 
 def test_the_device_is_the_one_asked_for(monkeypatch, few_digits, tmp_path):
@@ -42,7 +43,7 @@ def test_the_gpus_asked_for_are_the_visible_ones(gpu, strategy, visible, line, m
     monkeypatch.setattr(config.experimental, "set_memory_growth", lambda device, grows: seen.update({device: grows}))
     monkeypatch.setattr(config.threading, "set_intra_op_parallelism_threads", lambda n: seen.update(threads=n))
     monkeypatch.setattr(config, "list_logical_devices", lambda kind: [])
-    assert start_tensorflow(gpu, 3, strategy) == (line, None)
+    assert start_tensorflow(gpu, 3, strategy)[:2] == (line, None)
     assert seen == {"GPU": visible, "threads": 3} | {device: True for device in visible}
 
 
@@ -72,17 +73,17 @@ def test_a_worker_that_cannot_start_is_one_line(few_digits, monkeypatch, capfd):
     cluster = {"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
     assert in_process("--strategy", "multi_worker", "--run_dir", few_digits / "run") == 2
-    assert "--strategy: multi_worker cannot start as TF_CONFIG says (Could not start" in capfd.readouterr().err
+    one_line(capfd, "--strategy: multi_worker cannot start as TF_CONFIG says (Could not start")
 
 
-def test_a_user_s_own_choices_for_keras_and_matplotlib_do_not_reach_a_program(few_digits, digits, monkeypatch):
+def test_a_user_s_own_choices_do_not_reach_a_program_and_are_left(few_digits, double_precision, monkeypatch):
     for name in ("KERAS_BACKEND", "MPLBACKEND"):
         monkeypatch.setenv(name, "nonsense")
-    tf.keras.config.set_floatx("float64")
     seen = []
     assert command_line(lambda session: seen.append(session.model), None, ["--run_dir", str(few_digits / "run")]) == 0
     assert (os.environ["KERAS_BACKEND"], os.environ["MPLBACKEND"]) == ("tensorflow", "Agg")
     assert {weight.dtype for weight in seen[0].get_weights()} == {np.dtype("float32")}
+    assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float64", "float64")
 
 
 def test_a_gpu_that_is_not_there_is_told_and_what_tensorflow_says_of_it(monkeypatch, capfd):
@@ -97,5 +98,5 @@ def test_a_gpu_that_is_not_there_is_told_and_what_tensorflow_says_of_it(monkeypa
         ((-1,), "CPU", False),
         (None, "CPU", False),
     ):
-        assert start_tensorflow(gpu) == (line, None)
+        assert start_tensorflow(gpu) == (line, None, [0] if said else [])
         assert capfd.readouterr().err == "I0000 no driver for a GPU\nE0001 cuInit failed\n" * said

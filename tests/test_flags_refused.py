@@ -88,6 +88,9 @@ WRONG = [
     ("--per_image {tmp}/none/each.csv", "--per_image: {tmp}/none/each.csv is not allowed; a new .csv file, or that"),
     ("--per_image {tmp}", "--per_image: {tmp} is not allowed; a new .csv file"),
     ("--per_image {tmp}/table.csv", "--per_image: {tmp}/table.csv is not allowed; a new .csv file"),
+    ("--per_image {tmp}/pipe.csv", "--per_image: {tmp}/pipe.csv is not allowed; a new .csv file"),
+    ("--run_dir {tmp}/new --per_image {tmp}/new/metrics.csv", "--per_image: {tmp}/new/metrics.csv is not allowed;"),
+    ("--run_dir {tmp}/new --per_image {tmp}/new/posteriors.csv", "/new/posteriors.csv is not allowed; a new .csv"),
     ("--per_image {tmp}/each.txt", "--per_image: {tmp}/each.txt is not allowed; a new .csv file"),
     ("--per_image {tmp}/link.csv", "--per_image: {tmp}/link.csv is not allowed; a new .csv file"),
     ("--n_samples 99999999999999999999", "--n_samples: 99999999999999999999 is not allowed; at most 1000000000"),
@@ -185,6 +188,7 @@ def refused(tmp_path_factory):
     tmp = tmp_path_factory.mktemp("refused")
     (tmp / "file").write_text("")
     (tmp / "table.csv").write_text("epoch,step\n")
+    os.mkfifo(tmp / "pipe.csv")
     (tmp / "link.csv").symlink_to(tmp / "elsewhere.csv")
     # a module in TensorFlow's place, which fails when it is imported
     (tmp / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")

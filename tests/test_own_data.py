@@ -267,7 +267,8 @@ def test_a_folder_of_npy_files_has_labels_and_test_images_too(tmp_path, capsys):
     np.testing.assert_array_equal(loaded.test_images, GREYS[12:].reshape(8, -1))
     np.testing.assert_array_equal(loaded.train_labels, labels[:12])
     assert capsys.readouterr().out == ""
-    draw(tmp_path / "a.png", GREYS[0])
+    for name in ("a.png", "below/b.png"):  # only beside it could one be meant to be an image of the set
+        draw(tmp_path / name, GREYS[0])
     load(str(tmp_path))
     assert capsys.readouterr().out == f"data: files left out beside x_train.npy: 1, such as {tmp_path}/a.png\n"
 

@@ -157,7 +157,7 @@ def test_the_chief_is_the_first_of_the_cluster_and_a_task_that_is_not_in_it_is_r
 ):
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": dict(zip(("type", "index"), task))}))
     if expected is None:
-        with pytest.raises(UsageError, match="--strategy: TF_CONFIG has no cluster with this task"):
+        with pytest.raises(UsageError, match="--strategy: TF_CONFIG must name addresses HOST:PORT, and this task"):
             this_worker("multi_worker")
     else:
         assert this_worker("multi_worker") == expected and this_worker("one") == (0, 1)

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
 import types
 
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 import evaluation
 import training.loop
 from data import DataError
-from experiment import cells, run_folder, session
+from experiment import cells, session
 from experiment.errors import UsageError
 from experiment.flags import default_path
 from experiment.presets import settings_beside
@@ -21,7 +19,7 @@ from experiment.run_folder import Run
 from experiment.session import Session, build_model
 from experiment.settings import Config
 from tests.helpers import RECORD
-from utils import evenly_spaced, read_csv, write_csv
+from utils import evenly_spaced
 
 SMALL = Config(n_hidden=(6,), n_latent=(3,), epochs=1, jit="off", conditional="learned_prior")
 
@@ -69,6 +67,12 @@ def test_the_record_that_the_tables_show_stays_and_replaces_any_other(old, new, 
     record = RECORD | {"pareto_k": 0.5} | dict(zip(("n_samples", "n_images"), old))
     run = types.SimpleNamespace(recorded=lambda: record, test_llh=pathlib.Path("test_llh.json"))
     assert Session._kept_record(types.SimpleNamespace(run=run, config=Config().resolved()), *new) == kept
+
+
+def test_of_held_out_images_which_no_table_shows_the_finer_record_stays():
+    run = types.SimpleNamespace(recorded=lambda: RECORD | {"pareto_k": 0.5, "n_samples": 5000, "n_images": 9})
+    one = types.SimpleNamespace(run=run, config=Config(held_out=9).resolved())
+    assert not Session._kept_record(one, 20000, 9)
 
 
 @pytest.mark.parametrize(
@@ -154,50 +158,6 @@ def test_devices_that_are_there_must_divide_the_batch(few_digits, monkeypatch):
     monkeypatch.setattr("training.replicas.n_replicas", lambda: 3)
     with pytest.raises(UsageError, match="3 devices must divide it"):
         Session(SMALL.resolved(), Run(few_digits / "a")).train()
-
-
-@pytest.mark.parametrize(
-    "left",
-    ["test_llh.json", "training.json", "model.weights.h5", "metrics.csv", "arrays/prior_0016.npz",
-     "arrays/after_0016.weights.h5"],
-)  # fmt: skip
-def test_a_folder_with_what_is_left_of_another_run_is_not_begun_in(left, tmp_path):
-    """Else the other's record would be taken for that of the new weights."""
-    run = Run(tmp_path / "a")
-    contents = {"test_llh.json": RECORD, "training.json": {"epochs": 4, "seconds": 1.5}}
-    (run.path / left).write_text(json.dumps(contents.get(left, {})))
-    for _ in range(2):
-        with pytest.raises(UsageError, match=f"has {left} of another run; delete that, or"):
-            run.check(SMALL.resolved())
-        run.begin(dataclasses.replace(SMALL, seed=1).resolved())
-
-
-def test_a_run_that_was_stopped_before_its_first_checkpoint_is_begun_anew(tmp_path):
-    """With other settings only where none of its files would be taken for theirs."""
-    run, other = Run(tmp_path / "a"), dataclasses.replace(SMALL, seed=1).resolved()
-    run.begin(SMALL.resolved())
-    run.check(other)
-    (run.arrays / "prior_0000.npz").touch()
-    run.check(SMALL.resolved())
-    run.config.write_text("{}")  # of something else
-    with pytest.raises(UsageError, match="config.json cannot be read"):
-        run.check(SMALL.resolved())
-
-
-def test_a_run_that_was_stopped_is_not_begun_anew(tmp_path):
-    run = Run(tmp_path / "a")
-    (run.checkpoints / "ckpt-7.index").touch()
-    with pytest.raises(UsageError, match="already holds a run: --resume goes on with it"):
-        run.check(SMALL.resolved())
-
-
-def test_a_task_goes_on_with_a_run_that_was_stopped(tmp_path):
-    config = Config(run_dir=str(tmp_path / "run")).resolved()
-    run = Run(config.run_dir)
-    run.begin(config)
-    (run.checkpoints / "ckpt-7.index").touch()
-    run.release()
-    assert session.open_folder(config, continue_existing=True)[1:] == (True, False)
 
 
 def test_a_held_out_result_is_not_called_a_test_result(capsys):
@@ -296,19 +256,6 @@ def test_frames_of_the_animation_have_their_own_weights_and_the_model_its_own_ag
     assert all(np.array_equal(now, 2 * weight) for now, weight in zip(one.model.get_weights(), first))
 
 
-def test_a_run_clears_away_its_own_leftovers_only(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / ".writing-x").touch()
-    (tmp_path / "a/checkpoints/ckpt-7_temp").mkdir(parents=True)
-    (tmp_path / "a/checkpoints/ckpt-7_temp/part-0").touch()
-    Run(tmp_path / "a")
-    assert not (tmp_path / "a/.writing-x").exists() and (tmp_path / "b/.writing-x").exists()
-    assert not list((tmp_path / "a/checkpoints").iterdir())
-    Run(tmp_path)
-    assert (tmp_path / "b/.writing-x").exists()  # which may be that of a run at work
-
-
 def test_only_full_measurements_on_the_test_images_fill_the_tables(tmp_path):
     folders = []
     for name, held_out, n_samples, n_images in (
@@ -323,47 +270,3 @@ def test_only_full_measurements_on_the_test_images_fill_the_tables(tmp_path):
         run.training.write_text(json.dumps({"epochs": 1, "seconds": 1}))
         folders.append(run.path)
     assert [result.folder for result in cells.finished(cells.results_in(folders))] == ["fast/full"]
-
-
-def test_a_trained_run_needs_what_it_started_from_no_more(tmp_path):
-    folders = dict(start_from=str(tmp_path / "gone"), run_dir=str(tmp_path / "run"))
-    config = Config(epochs=4, grow_samples=0.5, **folders).resolved()
-    run = Run(config.run_dir)
-    run.begin(config)
-    (run.checkpoints / "ckpt-2.index").touch()
-    run.release()
-    assert session.open_folder(config, continue_existing=True)[1:] == (True, False)  # nor does one that was stopped
-    run.weights.touch()
-    run.training.write_text('{"epochs": 4, "seconds": 1.5}')
-    del run
-    assert session.open_folder(config, continue_existing=True)[1:] == (False, True)
-    new = dataclasses.replace(config, start_from=None, run_dir=str(tmp_path / "new"))
-    assert session.open_folder(new, continue_existing=True)[1:] == (False, False)
-
-
-def test_a_beginning_is_copied_as_far_as_it_goes(tmp_path):
-    other, run = Run(tmp_path / "a"), Run(tmp_path / "b")
-    write_csv(other.metrics, [{"epoch": n, "step": n} for n in range(4)])
-    names = "prior_0000.npz", "after_0001.weights.h5", "q_means_0002.npz", "posterior_means.npz"
-    for name in (*names, ".writing-x-prior_0001.npz", "prior_16384.npz"):
-        (other.arrays / name).touch()
-    run.copy_beginning(other, 2)
-    assert [row["epoch"] for row in read_csv(run.metrics)] == ["0", "1"]
-    assert sorted(path.name for path in run.arrays.iterdir()) == ["after_0001.weights.h5", "prior_0000.npz"]
-
-
-def test_a_commit_is_named_only_where_git_says_what_changed(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "ROOT", tmp_path)
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    assert run_folder.provenance()["commit"] is None  # there is none yet
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
-    assert len(run_folder.provenance()["commit"]) == 12
-    (tmp_path / "new").touch()
-    subprocess.run([*git, "add", "new"], check=True)
-    os.utime(tmp_path / "new", (1, 1))
-    before = (tmp_path / ".git/index").read_bytes()
-    assert run_folder.provenance()["commit"].endswith("+")
-    assert (tmp_path / ".git/index").read_bytes() == before  # else a user's git finds it locked, now and then
-    (tmp_path / ".git/index").write_text("damaged")
-    assert run_folder.provenance()["commit"] is None

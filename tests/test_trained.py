@@ -11,13 +11,14 @@ import subprocess
 import sys
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import evaluation
 from evaluation import make_log_likelihood
-from experiment import load_run
+from experiment import load_run, startup
 from experiment.errors import UsageError
 from experiment.run_folder import RESULTS, ROOT
 from experiment.trained import TrainedModel
@@ -190,6 +191,14 @@ def test_as_many_samples_as_the_tables_have_are_the_usual_ones():
     assert (usual["n_samples"].default, usual["seed"].default) == (5000, 0)
 
 
+def test_the_model_has_its_own_precision_in_a_process_of_another(images, trained, double_precision):
+    model = load_run(RESULTS / "quick" / "iwae-1l-k5")
+    np.testing.assert_array_equal(
+        model.log_likelihood(images[:2], n_samples=20), trained.log_likelihood(images[:2], n_samples=20)
+    )
+    assert keras.config.floatx() == "float64"
+
+
 def test_a_folder_of_data_that_is_none_is_refused(tmp_path):
     with pytest.raises(UsageError, match="--data_dir: .*none is not a folder"):
         load_run(RESULTS / "quick" / "iwae-1l-k5", data_dir=tmp_path / "none")
@@ -198,7 +207,7 @@ def test_a_folder_of_data_that_is_none_is_refused(tmp_path):
 def test_the_gpu_asked_for_is_the_one_that_is_used(monkeypatch, capsys):
     def started(gpu):
         assert gpu == 7
-        return "CPU, for there is no GPU 7 (0 found)", None
+        return startup.Device("CPU, which is all there is", None, [7])
 
     def stop(*_, **__):
         raise RuntimeError
@@ -208,7 +217,7 @@ def test_the_gpu_asked_for_is_the_one_that_is_used(monkeypatch, capsys):
     monkeypatch.setattr("experiment.trained.Session", stop)
     with pytest.raises(RuntimeError):
         load_run(RESULTS / "quick" / "iwae-1l-k5", gpu=7)
-    assert capsys.readouterr().err == "device: CPU, for there is no GPU 7 (0 found)\n"
+    assert capsys.readouterr().err == "device: CPU, which is all there is\n"
 
 
 def test_the_first_gpu_is_used_where_none_is_named():

@@ -12,8 +12,7 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
-from training.stages import CHECKPOINT
-from utils import numbered
+from utils import CHECKPOINT, numbered
 
 
 class CheckpointError(Exception):
@@ -63,7 +62,7 @@ class Checkpoints:
         self.folder, self.last_good = folder, None  # the checkpoint last saved or restored
         try:
             tf.train.get_checkpoint_state(str(_plain(folder)))
-        except ValueError:  # bytes that are no text
+        except ValueError:  # it is empty, or no text
             (folder / "checkpoint").unlink()
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(_plain(folder)), max_to_keep=2)
 

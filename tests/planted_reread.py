@@ -239,8 +239,6 @@ REREAD = [
           'file.read(len(start := "test_image,")) not in ("", start)', "False", "flags_refused"),
     fault("--per_image writes over the run's log", "experiment/opening.py",
           "if os.path.join(folder, name) in map(str, others):", "if False:", "flags_refused"),
-    fault("--per_image waits for a pipe", "experiment/opening.py", "or not os.path.isfile(path):", "or False:",
-          "flags_refused"),
     fault("a file manager's copies end a run", "utils.py", "for match, path in found if match)",
           "for match, path in found)", "damage::files_that_others_left_in_the_folder_are_passed_over"),
     fault("a closed stream is a traceback", "experiment/program.py", "if getattr(sys, name) is None:", "if False:",

@@ -135,6 +135,8 @@ def _beside_preset(given, defaults):
         raise UsageError("--learning_rate: only with --epochs N; the paper's schedule sets its own")
     if "first_samples" in given and not config.beginning_epochs:
         raise UsageError("--first_samples: only with --grow_samples, in whose share of the epochs they are used")
+    if given.get("first_samples", 0) > config.n_samples:
+        raise UsageError(f"--first_samples: {given['first_samples']} is not allowed; at most --n_samples")
     if given.get("grow_samples") and not config.beginning_epochs:
         raise UsageError(
             f"--grow_samples: {config.grow_samples} is not allowed; it is less than one of {config.n_epochs} epochs"

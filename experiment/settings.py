@@ -256,7 +256,7 @@ class Config:
     @property
     def beginning_epochs(self):
         """Epochs at the beginning that use `first_samples`."""
-        return int(self.grow_samples * self.n_epochs)
+        return int(round(self.grow_samples * self.n_epochs, 6))  # 0.29 of 100 are 28.999999999999996
 
     @property
     def compiled(self):

@@ -102,7 +102,7 @@ RUNS = [
     fault("signals handled in every thread", "training/loop.py",
           " if threading.current_thread() is threading.main_thread() else ()", "",
           "training::another_seed_gives_other_weights"),
-    fault("k grows an epoch late", "experiment/settings.py", "int(self.grow_samples * self.n_epochs)",
+    fault("k grows an epoch late", "experiment/settings.py", "int(round(self.grow_samples * self.n_epochs, 6))",
           "round(self.grow_samples * self.n_epochs)",
           "repository::k_grew_in_the_committed_runs_when_their_settings_say"),
     fault("--binarise without effect", "experiment/session.py", ".binarised(config.binarise)", "",

@@ -47,7 +47,9 @@ def parsed(flags, task=None):
     return parse_flags(flags.split(), None, *((module.DEFAULTS, module.FIXED) if module else ()))[0]
 
 
-def test_values_at_the_edge_of_what_is_allowed(tmp_path):
+def test_values_at_the_edge_of_what_is_allowed():
+    assert parsed("--preset fast --n_samples 5 --first_samples 5").first_samples == 5
+    assert parsed("--epochs 100 --grow_samples 0.29").beginning_epochs == 29
     assert parsed("--backward_samples 5").backward_samples == 5
     assert parsed("--preset quick --held_out 500").eval_images is None  # there are fewer than the preset's
 
@@ -190,9 +192,7 @@ def test_flags_and_presets_that_a_saved_run_agrees_with_are_taken(mode, flags, b
     assert config.hyperparameters == {"groups": 5} and config == load_config(folder)
 
 
-@pytest.mark.parametrize(
-    "flags", ["--preset fast --n_samples 1 --first_samples 5 --epochs 7", "--conditional learned_prior"]
-)
+@pytest.mark.parametrize("flags", ["--preset long --n_samples 1 --epochs 7", "--conditional learned_prior"])
 def test_the_command_that_began_a_run_goes_on_with_it(flags, begun):
     folder = begun(flags)
     assert parsed(f"{flags} --resume --run_dir {folder}") == load_config(folder)

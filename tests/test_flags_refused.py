@@ -88,6 +88,7 @@ WRONG = [
     ("--per_image {tmp}/none/each.csv", "--per_image: {tmp}/none/each.csv is not allowed; a new .csv file, or that"),
     ("--per_image {tmp}", "--per_image: {tmp} is not allowed; a new .csv file"),
     ("--per_image {tmp}/table.csv", "--per_image: {tmp}/table.csv is not allowed; a new .csv file"),
+    ("--preset fast --n_samples 5 --first_samples 6", "--first_samples: 6 is not allowed; at most --n_samples"),
     ("--per_image {tmp}/pipe.csv", "--per_image: {tmp}/pipe.csv is not allowed; a new .csv file"),
     ("--run_dir {tmp}/new --per_image {tmp}/new/metrics.csv", "--per_image: {tmp}/new/metrics.csv is not allowed;"),
     ("--run_dir {tmp}/new --per_image {tmp}/new/posteriors.csv", "/new/posteriors.csv is not allowed; a new .csv"),

@@ -16,19 +16,23 @@ from training import loop
 from training.loop import train
 
 
-def test_images_are_monitored_with_their_own_labels(tmp_path, digits, monkeypatch):
-    monkeypatch.setattr(loop, "MONITORED", 50)  # spread over the 400 and the 200
+@pytest.mark.parametrize(("monitored", "every"), [(50, {"train": 8, "test": 4}), (500, {"train": 1, "test": 1})])
+def test_images_are_monitored_with_their_own_labels(monitored, every, tmp_path, digits, monkeypatch):
+    if monitored < loop.MONITORED:
+        monkeypatch.setattr(loop, "MONITORED", monitored)  # spread over the 400 and the 200
     config = dataclasses.replace(TINY, epochs=1, conditional="learned_prior").resolved()
     run, model, active = Run(tmp_path), build_model(config, digits.pixel_means), []
-    monkeypatch.setattr(loop, "make_activity", lambda *_, **__: lambda *of: active.append(of[:2]) or [np.ones(4)])
+    monkeypatch.setattr(loop, "make_activity", lambda *_, **__: lambda *of: active.append(of) or [np.ones(4)])
     train(config, run, digits, model)
-    np.testing.assert_array_equal(active[-1][0], digits.binarised_test_images()[::4])
-    np.testing.assert_array_equal(active[-1][1], digits.context("test", True)[::4])
+    x, y, seed = active[-1]
+    np.testing.assert_array_equal(x, digits.binarised_test_images()[:: every["test"]])
+    np.testing.assert_array_equal(y, digits.context("test", True)[:: every["test"]])
+    assert seed == 5
     (*_, row) = csv.DictReader(run.metrics.read_text().splitlines())
-    means = digits.train_images[::8] / 255
+    means = digits.train_images[:: every["train"]] / 255
     train_x = (np.random.default_rng([5, Stream.MONITOR]).random(means.shape) < means).astype(np.float32)
-    for split, x, every in (("train", train_x, 8), ("test", digits.binarised_test_images()[::4], 4)):
-        y, seed = digits.context(split, True)[::every], stateless_seed(5, Stream.MONITOR, 0)
+    for split, x in (("train", train_x), ("test", digits.binarised_test_images()[:: every["test"]])):
+        y, seed = digits.context(split, True)[:: every[split]], stateless_seed(5, Stream.MONITOR, 0)
         bounds = make_bounds(model, 3, jit=False)(x, y, seed)
         assert float(row[f"{split}_iwae_elbo"]) == pytest.approx(bounds["iwae_elbo"], abs=1e-3)
 

@@ -79,6 +79,14 @@ def test_layers_have_panels_of_their_own_from_the_epoch_on_that_has_them(tmp_pat
             np.testing.assert_array_equal(line.get_ydata(), [np.nan, 10 + i, 20 + i])
 
 
+def test_posterior_means_of_each_layer_say_how_many_units_it_has(tmp_path, figures):
+    run = Run(tmp_path)
+    np.savez(run.arrays / "posterior_means.npz", labels=np.arange(9) % 2, z1=np.eye(9, 5), z2=np.eye(9, 2))
+    plots.runs.posterior_pca(run)
+    titles = [axis.get_title() for axis in figures["posterior_pca.png"].axes]
+    assert titles == ["posterior means of z1 (5 units)", "posterior means of z2 (2 units)"]
+
+
 def test_reconstructions_stand_below_their_images(tmp_path, figures, monkeypatch):
     run, shown = Run(tmp_path), []
     monkeypatch.setattr(plots.runs, "show_images", lambda axis, images, *_: shown.extend(images[:, 0, 0]))

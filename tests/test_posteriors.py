@@ -277,16 +277,20 @@ def test_a_model_of_another_class_stays_of_it_without_units(binary_images):
     np.testing.assert_allclose(new, old, rtol=1e-5)
 
 
-def test_an_active_unit_taken_away_leaves_its_mean(mnist):
+@pytest.mark.parametrize("conditional", [False, True])
+def test_an_active_unit_taken_away_leaves_its_mean(conditional, mnist):
     """What reads it then sees its mean over the images, so only what the unit told of each image is lost."""
-    model, x = spread_out((3,)), (mnist.test_images[:50] > 127).astype(np.float32)
-    copy = without_units(model, [np.array([True, False, True])], x)
-    z = np.random.default_rng(0).normal(size=(1, 7, 3)).astype(np.float32)
-    means = model.encode(x, (tf.zeros([1, 50, 3]),))[0][1].numpy()[0].mean(axis=0)
-    expected = model.mean_image(np.concatenate([z[..., :1], 0 * z[..., 1:2] + means[1], z[..., 2:]], axis=-1))
-    np.testing.assert_allclose(copy.mean_image(z), expected, atol=1e-5)
+    x, y, of_z = (mnist.test_images[:50] > 127).astype(np.float32), None, None
+    model = IWAE((20,), (3,), 784, n_context=2) if conditional else spread_out((3,))
+    if conditional:
+        y, of_z = (np.eye(2, dtype=np.float32)[np.arange(n) % 3 // 2] for n in (50, 7))
+    copy = without_units(model, [np.array([True, False, True])], x, y)
+    z = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    means = model.encode(x, (tf.zeros([1, 50, 3]),), y)[0][1].numpy()[0].mean(axis=0)
+    expected = model.mean_image(np.concatenate([z[:, :1], 0 * z[:, 1:2] + means[1], z[:, 2:]], axis=-1), of_z)
+    np.testing.assert_allclose(copy.mean_image(z, of_z), expected, atol=1e-5)
     with pytest.raises(ValueError, match="without units"):
-        without_units(model, [np.zeros(3, bool)], x)
+        without_units(model, [np.zeros(3, bool)], x, y)
 
 
 def test_log_weights_at_the_samples_are_those_of_a_call(binary_images):

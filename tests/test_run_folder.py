@@ -108,10 +108,15 @@ def test_a_commit_is_named_only_where_git_says_what_changed(tmp_path, monkeypatc
     subprocess.run([*git, "init", "-q"], check=True)
     assert run_folder.provenance()["commit"] is None  # there is none yet
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    for name in ("results", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "table").touch()
+    subprocess.run([*git, "add", "results"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "second"], check=True)
+    (tmp_path / "results/table").write_text("of a run that is going on")
     assert len(run_folder.provenance()["commit"]) == 12
-    (tmp_path / "new").touch()
     subprocess.run([*git, "add", "new"], check=True)
-    os.utime(tmp_path / "new", (1, 1))
+    os.utime(tmp_path / "new/table", (1, 1))
     before = (tmp_path / ".git/index").read_bytes()
     assert run_folder.provenance()["commit"].endswith("+")
     assert (tmp_path / ".git/index").read_bytes() == before  # else a user's git finds it locked, now and then

@@ -171,6 +171,14 @@ def test_a_held_out_result_is_not_called_a_test_result(capsys):
     assert "test_llh.json has it" in capsys.readouterr().out
 
 
+def test_a_model_begins_with_the_mean_of_the_training_images(few_digits, digits):
+    config = dataclasses.replace(SMALL, held_out=150).resolved()
+    one = Session(config, Run(few_digits / "a"))
+    expected = build_model(config, digits.train_images[:250].mean(axis=0) / 255)
+    for a, b in zip(one.model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_the_seed_decides_the_first_weights(digits):
     a, b, again = (
         build_model(dataclasses.replace(SMALL, seed=s).resolved(), digits.pixel_means).get_weights() for s in (1, 2, 1)

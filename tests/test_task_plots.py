@@ -9,6 +9,7 @@ import plots.runs
 import plots.tasks
 from experiment.run_folder import Run
 from plots.gradients import AXES, along_training, estimators
+from plots.style import wrapped
 from utils import write_csv
 
 
@@ -76,6 +77,11 @@ def test_each_layer_s_units_have_a_panel_and_a_threshold(tmp_path, figures):
     (axis,) = figures["activity.png"].axes
     assert axis.lines[0].get_xdata() == pytest.approx([-2, -2])
     assert [bar.get_x() + bar.get_width() / 2 for bar in axis.patches if bar.get_height()] == pytest.approx([-7.9, 0.1])
+
+
+def test_long_names_of_runs_are_parted_and_not_cut():
+    assert wrapped("iwae-1l-k5-dataset-x", 12) == "iwae-1l-k5-\ndataset-x"
+    assert wrapped("fast/iwae-1l-k5", 40) == "fast/iwae-1l-k5"
 
 
 def test_upwards_in_the_picture_of_the_latent_space_is_upwards_in_the_second_unit(tmp_path, figures):

@@ -237,17 +237,6 @@ def test_a_bad_cache_is_said_to_be_bad(name, content, tmp_path, monkeypatch):
         data.mnist.load()
 
 
-def test_a_checkpoint_cut_short_are_passed_over_for_the_one_before(copied, capfd):
-    expected = weights_in(copied)
-    (copied / "model.weights.h5").unlink()
-    newest = max((copied / "checkpoints").glob("ckpt-*.data-*"), key=lambda path: path.stat().st_mtime)
-    newest.write_bytes(newest.read_bytes()[:-100])
-    assert in_process("--resume", "--run_dir", copied) == 0
-    one_line(capfd, "checkpoint", "is not used: it is damaged or foreign")
-    for a, b in zip(weights_in(copied), expected, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_a_terminal_of_ascii_shows_the_result(copied, monkeypatch):
     written = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", written)

@@ -58,7 +58,7 @@ def folder_of(flags, task=None):
     return str(pathlib.Path(parsed(flags, task).run_dir).relative_to(RESULTS))
 
 
-def test_flags_build_presets_and_sessions():
+def test_flags_override_a_preset_and_without_any_it_is_the_reference():
     config, resume, eval_only = parse_flags(["--preset", "quick", "--n_samples", "50", "--epochs", "3"])
     assert (config.n_samples, config.epochs, config.batch_size, config.eval_images) == (50, 3, 100, 1000)
     assert not resume and not eval_only

@@ -19,7 +19,7 @@ import plots.tasks
 from evaluation import make_activity, make_log_likelihood, posterior_means, without_units
 from evaluation import sampling_importance_resampling as resampled
 from experiment import cells, survey
-from experiment.run_folder import ROOT, Run, load_config
+from experiment.run_folder import ROOT, load_config
 from experiment.session import Session
 from experiment.settings import Config
 from models.catalogue import ModelEntry
@@ -89,13 +89,6 @@ def test_another_model_goes_through_main_and_task_6(registered, finished, capfd)
     assert row["units"] == "4+3+2" and row["paper"] == ""
     assert row["active"] == "+".join(map(str, record["active_units"]))
     assert {"task06/activity.png", "task06/while_training.png"} <= pictures(registered)
-
-
-def test_active_units_of_every_layer_are_drawn(finished, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plots.tasks, "save", lambda figure, path: drawn.extend(a.get_title() for a in figure.axes))
-    plots.tasks.units_while_training({"t": {"run": Run(finished, lock=False)}}, finished / "picture.png")
-    assert [title for title in drawn if title] == ["t: z1", "t: z2", "t: z3"]
 
 
 def test_stopped_and_resumed_it_ends_the_same(registered, finished, monkeypatch, tmp_path, capfd):

@@ -96,7 +96,7 @@ def test_reconstructions_stand_below_their_images(tmp_path, figures, monkeypatch
     assert shown == [0, 1, 2, 100, 101, 102, 3, 4, 5, 103, 104, 105]
 
 
-def test_reconstructions_of_narrow_images_are_no_tapestry(tmp_path, monkeypatch):
+def test_reconstructions_of_narrow_images_are_not_endlessly_high(tmp_path, monkeypatch):
     run, heights = Run(tmp_path), []
     monkeypatch.setattr(plots.runs, "save", lambda figure, path: heights.append(figure.get_size_inches()[1]))
     for width in (28, 1):

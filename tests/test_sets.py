@@ -172,19 +172,6 @@ def test_other_bytes_are_refused(module, tmp_path, monkeypatch):
     assert not published.CACHE.exists()
 
 
-def test_a_damaged_file_is_named(tmp_path):
-    (tmp_path / caltech101_silhouettes.FILE).write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
-    with pytest.raises(DataError, match=r"split1\.mat cannot be read"):
-        load("caltech101_silhouettes", tmp_path)
-    for name in omniglot.FILES:
-        (tmp_path / f"{name}.zip").write_bytes(b"PK\3\4 and no more")
-    with pytest.raises(DataError, match=r"images_background\.zip cannot be read"):
-        load("omniglot", tmp_path)
-    (tmp_path / "binarized_mnist.npz").write_bytes(b"PK\3\4 and no more")
-    with pytest.raises(DataError, match=r"binarized_mnist\.npz cannot be read"):
-        load("binarized_mnist", tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "file"),
     [

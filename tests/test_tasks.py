@@ -4,6 +4,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -274,17 +275,22 @@ def test_what_a_task_is_about_cannot_be_changed(name, flags, said, few_digits, c
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_tasks_run_from_anywhere_and_refuse_what_they_do_not_know(name, tmp_path):
+def test_tasks_run_from_anywhere_with_their_own_settings(name, tmp_path):
     script = str(ROOT / "tasks" / f"{name}.py")
-    process = subprocess.run([sys.executable, script, "--nonsense"], cwd=tmp_path, text=True, capture_output=True)
-    assert process.returncode == 2 and process.stderr.count("\n") == 1
-    assert process.stderr.startswith(f"{name}.py: error: ") and "--nonsense" in process.stderr
-    process = subprocess.run([sys.executable, script, "--help"], cwd=tmp_path, text=True, capture_output=True)
-    assert process.returncode == 0 and "--eval_samples" in process.stdout
-    fixed = getattr(importlib.import_module(f"tasks.{name}"), "FIXED", ())
-    assert not any(f"\n  --{flag}" in process.stdout for flag in fixed)
     flags, said = ("--eval_only", "--seed", "99"), f"no run in {ROOT}/results/fast/{FOLDERS.get(name)}-seed99 "
     if name == "task06":
         flags, said = ("--dataset", "nowhere"), "--dataset: nowhere is not allowed"
     process = subprocess.run([sys.executable, script, *flags], cwd=tmp_path, text=True, capture_output=True)
-    assert process.returncode == 2 and said in process.stderr
+    assert process.returncode == 2 and process.stderr.count("\n") == 1
+    assert process.stderr.startswith(f"{name}.py: error: ") and said in process.stderr
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_tasks_say_what_they_are_about(name, monkeypatch):
+    said = {}
+    for program in ("command_line", "survey"):
+        monkeypatch.setattr(f"experiment.{program}", lambda *_, **how: said.update(how))
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "tasks" / f"{name}.py"), run_name="__main__")
+    task = importlib.import_module(f"tasks.{name}")
+    assert said == ({"same": ("dataset",)} if name == "task06" else {"defaults": task.DEFAULTS, "fixed": task.FIXED})

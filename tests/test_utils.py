@@ -1,4 +1,4 @@
-"""How times are said, and progress where no one watches; whole files are in tests/test_damage.py."""
+"""How times are said, progress where no one watches, and files that are written whole."""
 
 import types
 

@@ -20,7 +20,7 @@ from experiment.opening import open_folder
 from experiment.run_folder import ROOT, Run
 from experiment.settings import Config
 from experiment.startup import hardware
-from tests.helpers import TINY, in_process, newest_checkpoint
+from tests.helpers import TINY, in_process, newest_checkpoint, one_line
 
 
 def start(*flags, program=("main.py",), **kwargs):
@@ -82,8 +82,7 @@ def test_a_finished_run_that_is_resumed_is_only_measured(finished_copy, capfd, m
 def test_two_runs_cannot_write_into_one_folder(finished_copy, capfd):
     run = Run(finished_copy)
     assert in_process("--resume", "--run_dir", finished_copy) == 2
-    error = capfd.readouterr().err
-    assert "another process is writing" in error and error.count("\n") == 1
+    one_line(capfd, "another process is writing")
     del run
 
 
@@ -156,8 +155,7 @@ def test_each_run_of_a_survey_has_its_own_data(finished, few_digits, results, mo
 def test_divergence_is_one_line_and_code_1(few_digits, tmp_path, capfd):
     flags = ("--jit", "off", "--epochs", 1, "--learning_rate", 1e30, "--run_dir", tmp_path / "run")
     assert in_process(*TINY, *flags) == 1
-    error = capfd.readouterr().err
-    assert "the objective was" in error and "ckpt-0" in error and error.count("\n") == 1
+    one_line(capfd, "the objective was", "ckpt-0")
 
 
 def test_eval_only_without_weights(finished_copy, capfd):
@@ -175,8 +173,7 @@ def test_weights_that_do_not_fit(damage, finished_copy, capfd):
         saved["experiment"]["n_latent"] = [4]
     (finished_copy / "config.json").write_text(json.dumps(saved))
     assert in_process("--eval_only", "--run_dir", finished_copy) == 2
-    error = capfd.readouterr().err
-    assert "model.weights.h5 does not fit this model, or is damaged" in error and error.count("\n") == 1
+    one_line(capfd, "model.weights.h5 does not fit this model, or is damaged")
 
 
 def test_weights_that_give_no_number_are_an_error_and_nothing_is_written(finished_copy, capfd):
@@ -206,8 +203,7 @@ def test_idx_file_cut_short_is_one_line(tmp_path, capfd):
     for name in data.mnist_sources.IDX_NAMES.values():
         (tmp_path / name).write_bytes(b"\0\0\x08\x01\0\0\0\x05abc")
     assert in_process(*TINY, "--epochs", 1, "--run_dir", tmp_path / "run", "--data_dir", tmp_path) == 2
-    error = capfd.readouterr().err
-    assert "ubyte is cut short" in error and error.count("\n") == 1
+    one_line(capfd, "ubyte is cut short")
 
 
 def test_killed_at_any_moment_and_resumed_ends_the_same():

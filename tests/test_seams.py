@@ -26,7 +26,7 @@ from experiment.settings import Config
 from models.catalogue import Hyperparameter, ObjectiveEntry, objective_function
 from models.interface import LogWeights
 from models.objectives import Estimate, iwae_elbo, vae_elbo
-from tests.helpers import in_process, last_frame
+from tests.helpers import in_process, last_frame, one_line
 
 STROKES = DatasetEntry(n_train=120, n_test=40, image_shape=(5, 7), n_labels=3, module=__name__)
 SIZES = (
@@ -121,8 +121,8 @@ def test_another_data_set_goes_through_main(results, monkeypatch, capfd):
 )
 def test_flags_are_judged_by_the_sizes_in_the_table(flags, said, results, capfd):
     assert in_process(*flags.split()) == 2
-    error = capfd.readouterr().err
-    assert said in error and error.count("\n") == 1 and not list(results.iterdir())
+    one_line(capfd, said)
+    assert not list(results.iterdir())
 
 
 def test_flags_beside_a_saved_run_are_judged_by_its_settings(results, monkeypatch, tmp_path):
@@ -184,8 +184,7 @@ def test_another_objective_has_its_flag_and_is_trained_with_it(results, alpha, n
     flags = ["--dataset", "strokes", *SIZES, "--objective", "alpha_bound"]
     for value, said in (("1", "less than 1"), ("-0.5", "at least 0")):
         assert in_process(*flags, "--alpha", value) == 2
-        error = capfd.readouterr().err
-        assert f"--alpha: {float(value)} is not allowed; {said}" in error and error.count("\n") == 1
+        one_line(capfd, f"--alpha: {float(value)} is not allowed; {said}")
     assert in_process("--alpha", 0.3) == 2  # another objective has no such number
     assert "--alpha: not with --objective iwae_elbo" in capfd.readouterr().err and not list(results.iterdir())
 

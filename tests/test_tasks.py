@@ -20,7 +20,7 @@ import plots.tasks
 from experiment import command_line, session, survey
 from experiment.run_folder import ROOT, Run, load_config
 from experiment.settings import Config
-from tests.helpers import last_frame
+from tests.helpers import last_frame, one_line
 from utils import read_csv
 
 TASKS = [f"task0{i}" for i in range(1, 8)]
@@ -251,8 +251,7 @@ def test_a_task_does_not_take_up_another_experiment(few_digits, constants, capfd
     begun.begin(Config(conditional="learned_prior").resolved())
     del begun  # and its lock
     assert run("task05", "--run_dir", few_digits / "one") == 2
-    error = capfd.readouterr().err
-    assert "holds a run with conditional learned_prior, not standard_prior" in error and error.count("\n") == 1
+    one_line(capfd, "holds a run with conditional learned_prior, not standard_prior")
 
 
 @pytest.mark.parametrize(
@@ -270,8 +269,8 @@ def test_a_task_does_not_take_up_another_experiment(few_digits, constants, capfd
 )
 def test_what_a_task_is_about_cannot_be_changed(name, flags, said, few_digits, capfd):
     assert run(name, *flags.split()) == 2
-    error = capfd.readouterr().err
-    assert said in error and error.count("\n") == 1 and not list(few_digits.iterdir())
+    one_line(capfd, said)
+    assert not list(few_digits.iterdir())
 
 
 @pytest.mark.parametrize("name", TASKS)

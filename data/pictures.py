@@ -92,8 +92,7 @@ def read(paths, shape):
 
 def _open(path):
     """A picture, read whole."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with reading(path, "a picture"), Image.open(path) as image:
-        image.load()
-        return image
+        return ImageOps.exif_transpose(image)  # as the camera was held

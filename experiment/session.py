@@ -220,21 +220,25 @@ class Session:
         """
         config, record = self.config, self.run.recorded()
         asked = config.eval_samples, config.eval_images or config.n_test
-        if config.per_image or record is None or any(of < n for of, n in zip(_size(record), asked)):
+        if config.per_image or record is None or any(was < n for was, n in zip(_size(record), asked)):
             return self.measure()
         print(_result_line(self._of_what(), record) + f", as {self.run.test_llh.name} has it")
 
     def measure(self):
-        """Measures and prints the test log likelihood, and writes test_llh.json unless that has more samples or images.
+        """Measures and prints the test log likelihood, and writes test_llh.json unless a finer record is there.
 
-        Returns the LogLikelihood, in nats. Raises UsageError where it is not finite.
+        Returns the LogLikelihood, in nats. Raises UsageError where it is not finite, and where the record is damaged.
         """
         from evaluation import ACTIVE, make_activity, make_log_likelihood
         from evaluation.monte_carlo import UNRELIABLE
 
         config, began = self.config, time.monotonic()
         x, y = self.test_data(config.eval_images)
-        kept = self._kept_record(config.eval_samples, len(x))
+        old = self.run.recorded()
+        kept = old is not None and not self._replaces(old, (config.eval_samples, len(x)))
+        if kept:
+            size = f"k={old['n_samples']}, {old['n_images']} images"
+            print(f"{self.run.test_llh.name} keeps {old['test_llh']:.2f} ({size})")
         of_what = self._of_what()
         print(f"{of_what} log likelihood: {len(x)} images, {config.eval_samples} samples each", flush=True)
         estimate = make_log_likelihood(self.model, config.eval_samples, config.compiled)
@@ -266,23 +270,14 @@ class Session:
         columns = {"test_image": numbers, "label": self.dataset.test_labels[numbers], **per_image._asdict()}
         write_csv(self.config.per_image, [dict(zip(columns, row)) for row in zip(*columns.values())])
 
-    def _kept_record(self, n_samples, n_images):
-        """Whether test_llh.json has more samples or more images already: that record stays, and is shown beside.
-
-        So does one of the same size, unless its error is not of the present kind; and one of the size that the tables
-        show, which takes the place of any other. Raises UsageError if it is damaged.
-        """
-        if (old := self.run.recorded()) is None:
-            return False
-        size, new_size = _size(old), (n_samples, n_images)
-        finer = all(of <= n for of, n in zip(size, new_size)) and (size != new_size or "pareto_k" not in old)
-        full = (Config.eval_samples, self.config.n_test)
-        if size != new_size and full in (size, new_size) and not self.config.held_out:
-            finer = new_size == full
-        if finer:
-            return False
-        print(f"{self.run.test_llh.name} keeps {old['test_llh']:.2f} (k={size[0]}, {size[1]} images)")
-        return True
+    def _replaces(self, old, size):
+        """Whether a measurement with (samples, images) = `size` takes the place of the record `old`."""
+        old_size, full = _size(old), (Config.eval_samples, self.config.n_test)
+        if size == old_size:
+            return "pareto_k" not in old  # a record of an earlier version
+        if full in (size, old_size) and not self.config.held_out:  # the size that the tables show comes before others
+            return size == full
+        return all(was <= now for was, now in zip(old_size, size))
 
 
 def _size(record):

@@ -16,9 +16,10 @@ from experiment.startup import single_precision, start_tensorflow
 def load_run(folder, data_dir=None, gpu=None):
     """The trained model of a run's folder, such as "results/fast/iwae-1l-k50", as a TrainedModel.
 
-    data_dir: a folder with the data set's files, which is looked in first; gpu: as the flag of that name, for a process
-    in which TensorFlow has not been imported yet. The random numbers of Python, NumPy and TensorFlow are seeded anew.
-    Raises UsageError where there is no finished run, and data.DataError where its data set cannot be had.
+    data_dir: a folder with the data set's files, which is looked in first; gpu: a GPU's number, several in a tuple, or
+    -1 for the CPU, in a process where TensorFlow has not been imported yet. The random numbers of Python, NumPy and
+    TensorFlow are seeded anew. Raises UsageError where there is no finished run, and data.DataError where its data set
+    cannot be had.
     """
     data_dir = None if data_dir is None else os.fspath(data_dir)
     config = dataclasses.replace(load_config(folder), data_dir=data_dir).resolved()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from data import DataError, load, own, read_images
 from tests.helpers import GREYS, draw
@@ -56,6 +57,13 @@ def test_pictures_are_read_from_a_folder_or_one_alone(tmp_path):
         read_images(tmp_path / "some", (6, 4))
     draw(tmp_path / "some" / "2.png", 0 * GREYS[0])  # black, and no sign of binary images
     np.testing.assert_array_equal(read_images(tmp_path / "some"), [*GREYS[:2], 0 * GREYS[0]])
+
+
+def test_a_picture_lies_as_the_camera_was_held(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # it is to be turned to the right
+    Image.fromarray(GREYS[0]).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_images(tmp_path / "a.png"), [np.rot90(GREYS[0], -1)])
 
 
 def test_a_third_folder_beside_train_and_test_is_refused(tmp_path):

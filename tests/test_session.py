@@ -48,14 +48,19 @@ def test_images_are_binarised_as_asked(few_digits, digits):
         digits.binarised("none")
 
 
+def replaces(size, held_out=0, **old):
+    """Whether a measurement of that size takes the place of an old record."""
+    one = types.SimpleNamespace(config=Config(held_out=held_out).resolved())
+    return Session._replaces(one, RECORD | {"pareto_k": 0.5} | old, size)
+
+
 @pytest.mark.parametrize(
     ("asked", "kept"),
     [((20, 40), True), ((10, 50), True), ((20, 50), True), ((30, 50), False), ((20, 51), False),
      ((30, 40), True), ((10, 60), True)],
 )  # fmt: skip
 def test_a_record_gives_way_only_to_one_with_as_many_samples_and_images(asked, kept):
-    run = types.SimpleNamespace(recorded=lambda: RECORD | {"pareto_k": 0.5}, test_llh=pathlib.Path("test_llh.json"))
-    assert Session._kept_record(types.SimpleNamespace(run=run, config=Config().resolved()), *asked) == kept
+    assert replaces(asked) != kept
 
 
 @pytest.mark.parametrize(
@@ -64,15 +69,11 @@ def test_a_record_gives_way_only_to_one_with_as_many_samples_and_images(asked, k
      ((20000, 1000), (5000, 10000), False), ((5000, 10000), (5000, 10000), True), ((20000, 1000), (10000, 1000), True)],
 )  # fmt: skip
 def test_the_record_that_the_tables_show_stays_and_replaces_any_other(old, new, kept):
-    record = RECORD | {"pareto_k": 0.5} | dict(zip(("n_samples", "n_images"), old))
-    run = types.SimpleNamespace(recorded=lambda: record, test_llh=pathlib.Path("test_llh.json"))
-    assert Session._kept_record(types.SimpleNamespace(run=run, config=Config().resolved()), *new) == kept
+    assert replaces(new, **dict(zip(("n_samples", "n_images"), old))) != kept
 
 
 def test_of_held_out_images_which_no_table_shows_the_finer_record_stays():
-    run = types.SimpleNamespace(recorded=lambda: RECORD | {"pareto_k": 0.5, "n_samples": 5000, "n_images": 9})
-    one = types.SimpleNamespace(run=run, config=Config(held_out=9).resolved())
-    assert not Session._kept_record(one, 20000, 9)
+    assert replaces((20000, 9), held_out=9, n_samples=5000, n_images=9)
 
 
 @pytest.mark.parametrize(

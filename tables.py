@@ -104,9 +104,7 @@ def print_commands(measure, commands):
 
 def measure_again(sessions):
     """Measures every run from its weights, with its seed, on as many images and samples as its record has."""
-    for name, open_session in sessions:
-        if (session := open_session()) is None:
-            continue
+    for name, session in sessions:
         record = session.run.recorded()
         session.config = dataclasses.replace(
             session.config, eval_samples=record["n_samples"], eval_images=record["n_images"]

@@ -27,8 +27,8 @@ from experiment.startup import single_precision, start_tensorflow
 
 
 def _without_tracebacks(program):
-    """Decorates a program: characters that a terminal lacks become plain text, a stream may be closed, and a reader
-    that goes away, a full disk or Ctrl-C ends it without a traceback.
+    """Decorates a program: characters that a terminal lacks become plain text, a stream may be closed, and what the
+    user can mend, a reader that goes away, a full disk or Ctrl-C ends it without a traceback.
     """
 
     @functools.wraps(program)
@@ -45,6 +45,8 @@ def _without_tracebacks(program):
             code = program(*args, **kwargs)
             sys.stdout.flush()
             return code
+        except (UsageError, DataError) as error:
+            return _fail(error)
         except KeyboardInterrupt:
             return _stopped("stopped", None, None)
         except BrokenPipeError:  # as `| head -1` makes it
@@ -86,21 +88,16 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
     0: done; 1: training diverged; 2: something the user can mend; 3: another worker is gone; 130: stopped by the user;
     141: no one reads stdout.
     """
-    try:
-        config, resume, eval_only = parse_flags(argv, description, defaults, fixed)
-        if defaults is not None:
-            _check_alone(config)
-        run, resume, eval_only = open_folder(config, resume, eval_only, continue_existing=defaults is not None)
-    except UsageError as error:
-        return _fail(error)
+    config, resume, eval_only = parse_flags(argv, description, defaults, fixed)
+    if defaults is not None:
+        _check_alone(config)
+    run, resume, eval_only = open_folder(config, resume, eval_only, continue_existing=defaults is not None)
     print(f"run:    {config.run_dir}")
     print(f"flags:  {' '.join(f'{name}={as_words(value)}' for name, value in config.experiment().items())}", flush=True)
     try:
         # The user's own data may be refused, so they are read before TensorFlow starts.
         dataset = load_data(config) if config.own_data else None
         return _with_tensorflow(lambda: work(Session(config, run, resume, eval_only, dataset)), config, run)
-    except DataError as error:
-        return _fail(error)
     except KeyboardInterrupt:
         return _stopped("stopped", config, run)
     finally:
@@ -119,26 +116,21 @@ def _check_alone(config):
 def survey(work, description, argv=None, same=(), first=None, evaluation=True, **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions, **own flags).
 
-    settings: the flags given, a Config. sessions: [(name, open_session)], sorted by name, of every run in results/ with
-    weights and a measured test log likelihood. name is its folder's path below results/. open_session() returns its
-    Session, with the weights; or None, with a line on stderr, where it cannot be opened.
+    settings: the flags given, a Config. sessions: iterating over them opens one run in results/ after another, of those
+    with weights and a measured test log likelihood, sorted by name, and gives (name, Session with the weights). One
+    that cannot be opened is left out, with a line on stderr; len(sessions) counts it. name: the folder's path below
+    results/.
     same: names of settings that are flags too, and that the runs must share; evaluation, flags: as in
     parse_call_flags. first: first(**own flags) is called before TensorFlow starts; if it returns true, that is all.
     """
-    try:
-        settings, own = parse_call_flags(argv, description, same, evaluation, **flags)
-        _check_alone(settings)
-        if first is not None and first(**own):
-            return 0
-    except UsageError as error:
-        return _fail(error)
-
+    settings, own = parse_call_flags(argv, description, same, evaluation, **flags)
+    _check_alone(settings)
+    if first is not None and first(**own):
+        return 0
     runs = [Run(path.parent, lock=False) for path in run_folder.RESULTS.rglob("test_llh.json")]
     folders = sorted(run.path for run in runs if run.is_trained())
     folders = [folder for folder in folders if not same or _shares(folder, settings, same)]
-    with _FinishedRuns(settings) as finished:
-        sessions = [(_name_of(folder), functools.partial(finished.open, folder)) for folder in folders]
-        return _with_tensorflow(lambda: work(settings, sessions, **own), settings, None)
+    return _with_tensorflow(lambda: work(settings, _FinishedRuns(folders, settings), **own), settings, None)
 
 
 def _name_of(folder):
@@ -153,47 +145,45 @@ def _shares(folder, settings, names):
     return all(getattr(config, name) == getattr(settings, name) for name in names)
 
 
-class _FinishedRuns(contextlib.ExitStack):
-    """Opens runs one after another, each when the one before, whose folder it releases, is done with."""
+class _FinishedRuns:
+    """Finished runs, opened one after another: the folder of each is free when the next one is asked for."""
 
-    def __init__(self, settings):
-        super().__init__()
-        self.settings = settings
-        self.loaded = {}  # the data of the last run, for those after it that have the same
+    def __init__(self, folders, settings):
+        self.folders = folders
+        self.call = {name: getattr(settings, name) for name in (CALL | EVALUATION) - {"preset"}}
 
-    def open(self, folder):
-        """The Session of the run in this folder, with its weights; None, with a line on stderr, where there is none."""
-        self.close()
-        call = {name: getattr(self.settings, name) for name in (CALL | EVALUATION) - {"preset"}}
-        try:
-            config = dataclasses.replace(load_config(folder), **call | {"run_dir": str(folder)}).resolved()
-            run = Run(folder)
-            self.callback(run.release)
-            run.recorded()
-            run.check_metrics()
-            data = config.dataset, str(config.own_data), config.binarise, config.held_out
-            if data not in self.loaded:
-                self.loaded.clear()
-                self.loaded[data] = load_data(config)
-            session = Session(config, run, eval_only=True, dataset=self.loaded[data])
-            session.load_weights()
-        except (UsageError, DataError) as error:
-            return left_out(_name_of(folder), error)
-        return session
+    def __len__(self):
+        return len(self.folders)
+
+    def __iter__(self):
+        loaded = {}  # the data of the last run, for those after it that have the same
+        for folder in self.folders:
+            with contextlib.ExitStack() as stack:
+                try:
+                    config = dataclasses.replace(load_config(folder), **self.call | {"run_dir": str(folder)}).resolved()
+                    run = Run(folder)
+                    stack.callback(run.release)
+                    run.recorded()
+                    run.check_metrics()
+                    data = config.dataset, str(config.own_data), config.binarise, config.held_out
+                    if data not in loaded:
+                        loaded.clear()
+                        loaded[data] = load_data(config)
+                    session = Session(config, run, eval_only=True, dataset=loaded[data])
+                    session.load_weights()
+                except (UsageError, DataError) as error:
+                    left_out(_name_of(folder), error)
+                    continue
+                yield _name_of(folder), session
 
 
 def _with_tensorflow(work, config, run):
     os.environ["MPLBACKEND"] = "Agg"  # the figures are files; a user's own choice may not be installed here
     with _sigterm_as_ctrl_c():
-        try:
-            device = start_tensorflow(config.gpu, config.threads, config.strategy)
-            print(f"device: {device.line}", flush=True)
-            with single_precision(), device.strategy.scope() if device.strategy else contextlib.nullcontext():
-                return _guarded(work, config, run)
-        except UsageError as error:
-            return _fail(error)
-        except KeyboardInterrupt:
-            return _stopped("stopped", config, run)
+        device = start_tensorflow(config.gpu, config.threads, config.strategy)
+        print(f"device: {device.line}", flush=True)
+        with single_precision(), device.strategy.scope() if device.strategy else contextlib.nullcontext():
+            return _guarded(work, config, run)
 
 
 @contextlib.contextmanager

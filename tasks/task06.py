@@ -92,9 +92,7 @@ def work(settings, sessions):
         raise UsageError(f"no trained model in results/; python main.py --preset quick{of_it} makes one")
     rows, activities, configs, runs = [], {}, {}, {}
     bar = ProgressBar(len(sessions), "model", "active units")
-    for number, (name, open_session) in enumerate(sessions, 1):
-        if (session := open_session()) is None:
-            continue
+    for number, (name, session) in enumerate(sessions, 1):
         config = session.config
         units = activities[name] = make_activity(session.model, jit=config.compiled)(*session.test_data(), config.seed)
         configs[name], runs[name] = config, session.run

@@ -143,7 +143,7 @@ FOLLOWED = [
     fault("half a second opinion ends tables.py", "experiment/markdown.py",
           "if run.annealed.exists() and run.bracket.exists():", "if run.annealed.exists():",
           "tables::the_second_opinion_s_table_has_means_and_their_errors"),
-    fault("a damaged record ends a survey", "experiment/program.py", "            run.recorded()\n", "",
+    fault("a damaged record ends a survey", "experiment/program.py", "                    run.recorded()\n", "",
           "tables::a_run_that_cannot_be_opened_costs_no_other"),
     fault("a model without a number ends tables.py", "tables.py", "except UsageError as error:  # no number",
           "except ZeroDivisionError as error:  # no number", "tables::a_model_without_a_number_costs_no_other"),

@@ -113,10 +113,12 @@ def test_folders_are_free_when_a_survey_is_at_the_next_and_when_it_has_ended(fin
     (results / "b/config.json").write_text(json.dumps(saved))
 
     def look(_, sessions):
-        kept.extend(open_session() for _, open_session in sessions)
-        Run(results / "a").release()
-        with pytest.raises(UsageError, match="another process is writing"):
-            Run(results / "b")
+        for _, one in sessions:
+            for earlier in kept:
+                Run(earlier.run.path).release()
+            with pytest.raises(UsageError, match="another process is writing"):
+                Run(one.run.path)
+            kept.append(one)
 
     assert survey(look, None, ["--gpu", "-1", "--eval_samples", "7", "--data_dir", str(tmp_path)]) == 0
     assert (results / "a/config.json").read_bytes() == settings  # the run's own
@@ -144,8 +146,8 @@ def test_each_run_of_a_survey_has_its_own_data(finished, few_digits, results, mo
         saved["experiment"] |= changes
         (results / name / "config.json").write_text(json.dumps(saved))
     opened = []
-    assert survey(lambda _, sessions: opened.extend(one() for _, one in sessions), None, ["--gpu", "-1"]) == 0
-    assert all(opened)
+    assert survey(lambda _, sessions: opened.extend(sessions), None, ["--gpu", "-1"]) == 0
+    assert [name for name, _ in opened] == [*"abcdef"]
     assert loaded == [
         ("mnist", "dynamic", None), ("fashion_mnist", "dynamic", None), ("fashion_mnist", "threshold", None),
         ("/pictures", "dynamic", mine), ("/pictures", "dynamic", later),

@@ -60,10 +60,12 @@ def choices_of(rules):
     return choices() if callable(choices) else choices
 
 
-def check_value(name, rules, value):
-    """Raises UsageError where a value lies outside what its flag allows."""
+def check_value(name, rules, value, optional=True):
+    """Raises UsageError where a value lies outside what its flag allows. optional: None is allowed."""
     if value is None:
-        return
+        if optional:
+            return
+        raise UsageError(f"--{name}: null is not allowed; {TYPES[rules['type']]}")
     several = "nargs" in rules or rules["type"] not in TYPES  # as the numbers of GPUs
     kind = rules["type"] if rules["type"] in TYPES else int
     for one in value if several and isinstance(value, tuple) else (value,):

@@ -130,18 +130,18 @@ class Run:
         """Raises UsageError where metrics.csv is there and has no whole rows of numbers."""
         try:
             rows = read_csv(self.metrics)
-            whole = rows and all(int(row["epoch"]) <= int(row["step"]) for row in rows) and DRAWN <= rows[0].keys()
             for value in (value for row in rows for value in row.values() if value != ""):
                 float(value)
+            if rows and all(int(row["epoch"]) <= int(row["step"]) for row in rows) and DRAWN <= rows[0].keys():
+                return
         except FileNotFoundError:
             return
         except OSError as error:
             raise UsageError(f"--{flag}: {self.metrics} cannot be read ({error.strerror})") from None
         except (ValueError, KeyError, TypeError, csv.Error):
-            whole = False
-        if not whole:
-            how = "; if it is deleted, the run can go on, but the rows so far are lost" * (flag == "run_dir")
-            raise UsageError(f"--{flag}: {self.metrics} is damaged{how}")
+            pass
+        how = "; if it is deleted, the run can go on, but the rows so far are lost" * (flag == "run_dir")
+        raise UsageError(f"--{flag}: {self.metrics} is damaged{how}")
 
     def check_arrays(self, flag="run_dir"):
         """Raises UsageError where what the training kept for the pictures, which are drawn at its end, is damaged."""

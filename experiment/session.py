@@ -1,6 +1,5 @@
 """A session: one experiment at work, with its settings, its folder, its data and its model."""
 
-import dataclasses
 import time
 
 import numpy as np
@@ -8,11 +7,9 @@ import numpy as np
 from data import DataError, Dataset, load
 from data.arrays import first_line
 from experiment.cluster import this_worker
-from experiment.errors import UsageError, left_out
-from experiment.flags import default_path
-from experiment.opening import check_shares, open_folder
-from experiment.presets import PRESETS
-from experiment.run_folder import Run, load_config, provenance
+from experiment.errors import UsageError
+from experiment.opening import check_shares
+from experiment.run_folder import Run, provenance
 from experiment.settings import Config
 from experiment.startup import hardware
 from models.catalogue import model_class
@@ -83,36 +80,6 @@ class Session:
         self.draw()
         record = {"epochs": self.config.n_epochs, "seconds": round(seconds, 1), "weights": self.run.weights_sha256()}
         write_json(self.run.training, record | hardware(self.config.threads) | provenance())
-
-    def sibling(self, **changes):
-        """The Session of the same experiment with other settings, trained, in the folder that these name."""
-        config = self._beside(**changes)
-        sibling = Session(config, *open_folder(config, continue_existing=True), self.dataset)
-        print(f"run:    {sibling.run.path}", flush=True)
-        sibling.train_or_load()
-        return sibling
-
-    def finished_sibling(self, **changes):
-        """The Run of the same experiment with other settings, or None where there is none that has ended."""
-        config = self._beside(**changes)
-        run = Run(config.run_dir, lock=False)
-        try:
-            alike = run.is_trained() and load_config(run.path).experiment() == config.experiment()
-            run.check_metrics()
-        except UsageError as error:
-            return left_out(run.path, error)
-        return run if alike else None
-
-    def _beside(self, **changes):
-        """The settings of the same experiment with changes, in the folder that they name."""
-        of_this_run = dict(hyperparameters=None, start_from=None, per_image=None)
-        # A larger k has the preset's first samples, which a small k had cut.
-        if changes.get("n_samples", 0) > self.config.n_samples == self.config.first_samples:
-            of_this_run |= {
-                "first_samples": PRESETS.get(self.config.preset, {}).get("first_samples", Config.first_samples)
-            }
-        config = dataclasses.replace(self.config, **of_this_run | changes).resolved()
-        return dataclasses.replace(config, run_dir=str(default_path(config)))
 
     def load_weights(self):
         """Loads the run's weights. Raises UsageError where they are damaged, or not this model's."""

@@ -12,7 +12,7 @@ from data.catalogue import BINARISE, DATASETS
 from data.catalogue import DEFAULT as DEFAULT_DATASET
 from experiment.cluster import this_worker
 from experiment.errors import UsageError
-from experiment.rules import TYPES, check_value, gpus, setting
+from experiment.rules import check_value, gpus, setting
 from models.catalogue import MODELS, OBJECTIVES
 from training.stages import PAPER_EPOCHS
 
@@ -121,14 +121,11 @@ class Config:
     def resolved(self):
         """The same settings, complete and checked. Raises UsageError."""
         for field in flag_fields():
-            if (value := getattr(self, field.name)) is None and field.default is not None:
-                raise UsageError(f"--{field.name}: null is not allowed; {TYPES[field.metadata['type']]}")
-            check_value(field.name, field.metadata, value)
+            check_value(field.name, field.metadata, getattr(self, field.name), optional=field.default is None)
         config = self.completed()
         for name, parameter in OBJECTIVES[config.objective].hyperparameters.items():
-            if (value := config.hyperparameters[name]) is None:
-                raise UsageError(f"--{name}: null is not allowed; {TYPES[parameter.type]}")
-            check_value(name, parameter.rules | {"type": parameter.type}, value)
+            rules = parameter.rules | {"type": parameter.type}
+            check_value(name, rules, config.hyperparameters[name], optional=False)
         config._check_together()
         return config
 

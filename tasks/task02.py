@@ -12,6 +12,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
 from experiment import command_line
+from experiment.siblings import finished_sibling, sibling
 from models.catalogue import OBJECTIVES
 
 DEFAULTS = dict(objective="dreg", n_samples=5, preset="fast")
@@ -127,7 +128,7 @@ def pairs(session, plain):
     """
     own = {session.config.n_samples: (session.run, plain.run)}
     others = {
-        k: [session.finished_sibling(objective=name, n_samples=k) for name in ("dreg", "iwae_elbo")] for k in COMPARED
+        k: [finished_sibling(session, objective=name, n_samples=k) for name in ("dreg", "iwae_elbo")] for k in COMPARED
     }
     every = dict(sorted((others | own).items()))
     found = {k: runs for k, runs in every.items() if all(run and run.metrics.exists() for run in runs)}
@@ -157,7 +158,7 @@ def work(session):
 
     session.train_or_load()
     session.report()
-    plain = session.sibling(objective="iwae_elbo")
+    plain = sibling(session, objective="iwae_elbo")
     plain.report()
     for run in (session.run, plain.run):
         run.check_metrics()

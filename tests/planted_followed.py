@@ -151,7 +151,7 @@ FOLLOWED = [
           "(saved.eval_samples, saved.eval_images or config.n_test) == tuple(full.values())",
           "(saved.eval_images or config.n_test) == config.n_test",
           "commands::what_was_measured_on_a_few_images_is_still_to_be_measured_in_full"),
-    fault("a run that has not ended is compared", "experiment/session.py", "alike = run.is_trained() and load_config",
+    fault("a run that has not ended is compared", "experiment/siblings.py", "alike = run.is_trained() and load_config",
           "alike = load_config", "session::a_sibling_that_has_ended_is_found_and_another_experiment_is_none"),
     fault("conditional seeds look like plain ones", "experiment/markdown.py",
           ' + f", {conditional}" * (conditional != "no")', "",

@@ -41,7 +41,7 @@ UNSEEN = [
           '{"q(z|x)": q_samples[:, i], "SIR": sir_samples[:, i]}',
           '{"q(z|x)": sir_samples[:, i], "SIR": q_samples[:, i]}',
           "tasks::task01"),
-    fault("a sibling writes over --per_image", "experiment/session.py", "start_from=None, per_image=None)",
+    fault("a sibling writes over --per_image", "experiment/siblings.py", "start_from=None, per_image=None)",
           "start_from=None)", "session::a_sibling_with_more_samples_has_the_preset_s_first_ones"),
     fault("pictures named .JPG are left out", "data/pictures.py", "path.suffix.lower() in ENDINGS]",
           "path.suffix in ENDINGS]", "own_pictures::a_folder_may_have_train_and_test"),

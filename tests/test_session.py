@@ -18,6 +18,7 @@ from experiment.presets import settings_beside
 from experiment.run_folder import Run
 from experiment.session import Session, build_model
 from experiment.settings import Config
+from experiment.siblings import finished_sibling, settings_of_sibling
 from tests.helpers import RECORD
 from utils import evenly_spaced
 
@@ -128,13 +129,15 @@ def test_a_sibling_with_more_samples_has_the_preset_s_first_ones(few_digits):
     for given, expected in (({}, 5), ({"n_samples": 50}, 5), ({"n_samples": 50, "first_samples": 3}, 3)):
         one = Session.__new__(Session)
         one.config = Config(**long | {"n_samples": 1} | given).resolved()
-        assert one._beside(n_samples=100).first_samples == expected
+        assert settings_of_sibling(one.config, {"n_samples": 100}).first_samples == expected
     one.config = Config(n_samples=5, first_samples=5, preset="fast", **settings_beside("fast", {})).resolved()
-    assert one._beside(objective="dreg").first_samples == 5  # as this run, which a comparison is with
+    assert (
+        settings_of_sibling(one.config, {"objective": "dreg"}).first_samples == 5
+    )  # as this run, which a comparison is with
     one.config = dataclasses.replace(one.config, per_image="each.csv")  # which is the task's own run's
-    assert one._beside(objective="dreg").per_image is None
+    assert settings_of_sibling(one.config, {"objective": "dreg"}).per_image is None
     one.config = dataclasses.replace(one.config, start_from="elsewhere")  # where this run's beginning is
-    assert one._beside(objective="dreg").start_from is None
+    assert settings_of_sibling(one.config, {"objective": "dreg"}).start_from is None
 
 
 def test_a_sibling_that_has_ended_is_found_and_another_experiment_is_none(few_digits, capsys):
@@ -142,17 +145,17 @@ def test_a_sibling_that_has_ended_is_found_and_another_experiment_is_none(few_di
     one.config = SMALL.resolved()
     config = dataclasses.replace(one.config, n_samples=50)
     found = Run(default_path(config))
-    assert one.finished_sibling(n_samples=50) is None
+    assert finished_sibling(one, n_samples=50) is None
     found.begin(config)
-    assert one.finished_sibling(n_samples=50) is None  # it has not ended
+    assert finished_sibling(one, n_samples=50) is None  # it has not ended
     found.weights.touch()
     found.training.write_text('{"epochs": 1, "seconds": 1}')
-    assert one.finished_sibling(n_samples=50).path == found.path
+    assert finished_sibling(one, n_samples=50).path == found.path
     found.metrics.write_text("no rows")
-    assert one.finished_sibling(n_samples=50) is None and "metrics.csv is damaged" in capsys.readouterr().err
+    assert finished_sibling(one, n_samples=50) is None and "metrics.csv is damaged" in capsys.readouterr().err
     found.metrics.unlink()
     found.begin(dataclasses.replace(config, seed=1))
-    assert one.finished_sibling(n_samples=50) is None
+    assert finished_sibling(one, n_samples=50) is None
 
 
 def test_devices_that_are_there_must_divide_the_batch(few_digits, monkeypatch):

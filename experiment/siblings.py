@@ -1,0 +1,42 @@
+"""Runs of the experiment of a session with other settings, which it is compared with."""
+
+import dataclasses
+
+from experiment.errors import UsageError, left_out
+from experiment.flags import default_path
+from experiment.opening import open_folder
+from experiment.presets import PRESETS
+from experiment.run_folder import Run, load_config
+from experiment.session import Session
+from experiment.settings import Config
+
+
+def sibling(session, **changes):
+    """The Session of the same experiment with other settings, trained, in the folder that these name."""
+    config = settings_of_sibling(session.config, changes)
+    other = Session(config, *open_folder(config, continue_existing=True), session.dataset)
+    print(f"run:    {other.run.path}", flush=True)
+    other.train_or_load()
+    return other
+
+
+def finished_sibling(session, **changes):
+    """The Run of the same experiment with other settings, or None where there is none that has ended."""
+    config = settings_of_sibling(session.config, changes)
+    run = Run(config.run_dir, lock=False)
+    try:
+        alike = run.is_trained() and load_config(run.path).experiment() == config.experiment()
+        run.check_metrics()
+    except UsageError as error:
+        return left_out(run.path, error)
+    return run if alike else None
+
+
+def settings_of_sibling(config, changes):
+    """The Config with changes, {setting: value}, in the folder that they name."""
+    of_this_run = dict(hyperparameters=None, start_from=None, per_image=None)
+    # A larger k has the preset's first samples, which a small k had cut.
+    if changes.get("n_samples", 0) > config.n_samples == config.first_samples:
+        of_this_run["first_samples"] = PRESETS.get(config.preset, {}).get("first_samples", Config.first_samples)
+    other = dataclasses.replace(config, **of_this_run | changes).resolved()
+    return dataclasses.replace(other, run_dir=str(default_path(other)))

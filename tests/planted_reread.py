@@ -195,7 +195,7 @@ REREAD = [
           "session::a_sibling_that_has_ended_is_found_and_another_experiment_is_none"),
     fault("a sibling starts from this run's beginning", "experiment/siblings.py",
           "hyperparameters=None, start_from=None, per", "hyperparameters=None, per",
-          "session::a_sibling_with_more_samples_has_the_preset_s_first_ones"),
+          "session::a_sibling_has_this_run_s_settings_but_not_its_files"),
     fault("a task by many workers", "experiment/program.py",
           "    if defaults is not None:\n        _check_alone(config)\n", "",
           "replicas::what_does_more_than_one_training_is_done_by_one_process"),

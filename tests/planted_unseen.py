@@ -42,7 +42,7 @@ UNSEEN = [
           '{"q(z|x)": sir_samples[:, i], "SIR": q_samples[:, i]}',
           "tasks::task01"),
     fault("a sibling writes over --per_image", "experiment/siblings.py", "start_from=None, per_image=None)",
-          "start_from=None)", "session::a_sibling_with_more_samples_has_the_preset_s_first_ones"),
+          "start_from=None)", "session::a_sibling_has_this_run_s_settings_but_not_its_files"),
     fault("pictures named .JPG are left out", "data/pictures.py", "path.suffix.lower() in ENDINGS]",
           "path.suffix in ENDINGS]", "own_pictures::a_folder_may_have_train_and_test"),
     fault("the paper's schedule of -1 epochs", "experiment/session.py", '"epochs": self.config.n_epochs',

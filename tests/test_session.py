@@ -123,21 +123,19 @@ def test_the_run_s_seed_is_that_of_its_evaluation(few_digits, monkeypatch, capsy
     assert seeds == [7, 7]
 
 
-def test_a_sibling_with_more_samples_has_the_preset_s_first_ones(few_digits):
+def test_a_sibling_with_more_samples_has_the_preset_s_first_ones():
     """They are cut where a run has fewer samples."""
     long = {"preset": "long", **settings_beside("long", {})}
     for given, expected in (({}, 5), ({"n_samples": 50}, 5), ({"n_samples": 50, "first_samples": 3}, 3)):
-        one = Session.__new__(Session)
-        one.config = Config(**long | {"n_samples": 1} | given).resolved()
-        assert settings_of_sibling(one.config, {"n_samples": 100}).first_samples == expected
-    one.config = Config(n_samples=5, first_samples=5, preset="fast", **settings_beside("fast", {})).resolved()
-    assert (
-        settings_of_sibling(one.config, {"objective": "dreg"}).first_samples == 5
-    )  # as this run, which a comparison is with
-    one.config = dataclasses.replace(one.config, per_image="each.csv")  # which is the task's own run's
-    assert settings_of_sibling(one.config, {"objective": "dreg"}).per_image is None
-    one.config = dataclasses.replace(one.config, start_from="elsewhere")  # where this run's beginning is
-    assert settings_of_sibling(one.config, {"objective": "dreg"}).start_from is None
+        config = Config(**long | {"n_samples": 1} | given).resolved()
+        assert settings_of_sibling(config, {"n_samples": 100}).first_samples == expected
+
+
+def test_a_sibling_has_this_run_s_settings_but_not_its_files():
+    config = Config(n_samples=5, first_samples=5, preset="fast", **settings_beside("fast", {})).resolved()
+    config = dataclasses.replace(config, per_image="each.csv", start_from="elsewhere")
+    other = settings_of_sibling(config, {"objective": "dreg"})
+    assert (other.first_samples, other.per_image, other.start_from) == (5, None, None)
 
 
 def test_a_sibling_that_has_ended_is_found_and_another_experiment_is_none(few_digits, capsys):

@@ -30,9 +30,8 @@ def test_learning_curves_are_of_both_objectives_at_each_k(monkeypatch, capsys):
     def found(logged):
         one = types.SimpleNamespace(config=Config(n_samples=5), run=run("own"))
         plain = types.SimpleNamespace(run=run("plain", logged))
-        return [
-            (k, [run.name for run in runs]) for k, runs in task02.pairs(one, plain).items()
-        ], capsys.readouterr().out
+        names = [(k, [run.name for run in runs]) for k, runs in task02.pairs(one, plain).items()]
+        return names, capsys.readouterr().out
 
     def at_50(_, objective, n_samples):
         return run(objective) if n_samples == 50 else None

@@ -155,6 +155,21 @@ def epochs_of(folder):
     return load_config(folder).epochs
 
 
+def test_the_two_runs_that_show_why_a_tighter_bound_helps_are_as_the_page_says():
+    page = (RESULTS / "README.md").read_text().partition("## Why a tighter bound helps")[2]
+    said = re.findall(r"^\| after .* \| (-[\d.]+) \| ([\d.]+) \| (-[\d.]+) \|(?: (-[\d.]+))? \|$", page, re.MULTILINE)
+    found, beginnings = [], []
+    for name in ("vae-1l-k50", "iwae-1l-k50"):
+        rows = {row["epoch"]: row for row in read_csv(RESULTS / "fast" / name / "metrics.csv")}
+        beginnings.append([rows[str(epoch)]["test_vae_elbo"] for epoch in range(220)])
+        llh = json.loads((RESULTS / "fast" / name / "test_llh.json").read_text())["test_llh"]
+        for epoch, last in (("219", ""), ("328", f"{llh:.2f}")):
+            elbo, kl, bound = (float(rows[epoch][f"test_{key}"]) for key in ("vae_elbo", "kl", "iwae_elbo"))
+            found.append((f"{elbo:.2f}", f"{kl:.1f}", f"{bound:.2f}", last))
+    assert beginnings[0] == beginnings[1] and found[0] == found[2]
+    assert said == [found[0], found[1], found[3]]
+
+
 def test_a_cell_is_the_published_model_s_and_no_other_s():
     assert cells.cell_of(Config(objective="vae_elbo", n_samples=1).resolved()) == ("iwae_elbo", 1, 1, "no")
     assert cells.cell_of(Config(stochastic_layers=2, n_samples=50).resolved()) == ("iwae_elbo", 2, 50, "no")

@@ -126,7 +126,9 @@ def test_a_commit_is_named_only_where_git_says_what_changed(tmp_path, monkeypatc
 
 def test_values_of_each_image_may_lie_in_the_run_s_new_folder(tmp_path):
     config = Config(run_dir=str(tmp_path / "new"), per_image=str(tmp_path / "new/each.csv")).resolved()
-    open_folder(config)[0].release()
-    for content in ("", "\ufefftest_image,label"):  # made by `touch`; saved again by a spreadsheet
-        (tmp_path / "new/each.csv").write_text(content, encoding="utf-8")
-        open_folder(config)[0].release()
+    for content in (None, "", "\ufefftest_image,label"):  # new; made by `touch`; saved again by a spreadsheet
+        if content is not None:
+            (tmp_path / "new/each.csv").write_text(content, encoding="utf-8")
+        run, *how = open_folder(config)
+        assert run.path == tmp_path / "new" and how == [False, False]
+        run.release()

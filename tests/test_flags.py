@@ -87,7 +87,7 @@ def test_flags_override_a_preset_and_without_any_it_is_the_reference():
         ("--eval_images 10 --threads 2 --gpu 1", "paper/iwae-1l-k5"),
         ("--binarise fixed", "paper/iwae-1l-k5-binarise-fixed"),
         ("--held_out 100", "paper/iwae-1l-k5-held-out-100"),
-        ("--preset fast --objective rws --grow_samples 0", "fast/rws-1l-k5-grow-samples-0.0"),  # tasks/README.md
+        ("--preset fast --objective rws --first_samples 5", "fast/rws-1l-k5-first-samples-5"),  # tasks/README.md
     ],
 )
 def test_the_default_folder_is_named_after_the_preset_and_what_it_does_not_say(flags, folder):

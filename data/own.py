@@ -145,23 +145,19 @@ def _read(source, image_shape):
     return images
 
 
-def _folders(folder):
-    return [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
-
-
 def _is_split(path):
     return path.name.lower() in ("train", "test")
 
 
 def _of_pictures(folder):
     parts = {"train": folder}
-    if any(map(_is_split, found := _folders(folder))):
+    if any(map(_is_split, found := pictures.folders_in(folder))):
         parts = {path.name.lower(): path for path in found}
         beside = ["pictures"] if pictures.pictures_in(folder, below=False) else []
         if parts.keys() != {"train", "test"} or len(found) > 2 or beside:
-            there = ", ".join([*sorted(path.name for path in found), *beside])
+            there = ", ".join([*(path.name for path in found), *beside])
             raise DataError(f"{folder} has {there}: a split is the folders train and test, and nothing beside them")
-    elif nested := next((inner for path in found for inner in _folders(path) if _is_split(inner)), None):
+    elif nested := next((inner for path in found for inner in pictures.folders_in(path) if _is_split(inner)), None):
         raise DataError(f"{nested} is part of a split in {nested.parent}: give the path of that folder")
     classes = {split: pictures.classes_in(path) for split, path in parts.items()}
     names = list(classes["train"])

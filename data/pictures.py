@@ -42,12 +42,16 @@ def _files_in(folder, below=True):
     return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
+def folders_in(folder):
+    """The sub-folders that are not hidden, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
 def classes_in(folder):
     """{name of a sub-folder: its pictures}, sorted as Keras's image_dataset_from_directory sorts classes; {} where the
     pictures lie in the folder itself. Raises DataError where there are both, or a sub-folder has no picture.
     """
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    classes, beside = {one.name: pictures_in(one) for one in folders}, pictures_in(folder, below=False)
+    classes, beside = {one.name: pictures_in(one) for one in folders_in(folder)}, pictures_in(folder, below=False)
     if not any(classes.values()):
         if not beside:
             raise DataError(f"{folder} holds no PNG or JPEG files, and no x_train.npy")

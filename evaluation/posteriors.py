@@ -30,9 +30,7 @@ def posterior_means(model, x, y=None, n_samples=500, seed=0, jit=True):
         normalised_w = tf.nn.softmax(output.log_w(), axis=0)[..., tf.newaxis]  # [n_samples, batch, 1]
         return [tf.reduce_sum(normalised_w * z, axis=0) for z in output.z]
 
-    return over_batches(
-        means, x, y, lambda index: stateless_seed(seed, Stream.PICTURE, index + 1), batch_size(n_samples)
-    )
+    return _over_images(means, x, y, n_samples, seed)
 
 
 def sampling_importance_resampling(model, x, y=None, n_samples=5000, n_draws=100, seed=0, jit=True):
@@ -54,10 +52,12 @@ def sampling_importance_resampling(model, x, y=None, n_samples=5000, n_draws=100
         z = [tf.gather(tf.transpose(z, [1, 0, 2]), drawn, batch_dims=1) for z in output.z]  # [batch, n_draws, n_latent]
         return z, effective
 
-    drawn, effective = over_batches(
-        draw, x, y, lambda index: stateless_seed(seed, Stream.PICTURE, index + 1), batch_size(n_samples)
-    )
+    drawn, effective = _over_images(draw, x, y, n_samples, seed)
     return [layer.transpose(1, 0, 2) for layer in drawn], effective
+
+
+def _over_images(of_batch, x, y, n_samples, seed):
+    return over_batches(of_batch, x, y, lambda i: stateless_seed(seed, Stream.PICTURE, i + 1), batch_size(n_samples))
 
 
 class GridPosterior(NamedTuple):

@@ -225,9 +225,10 @@ class Config:
             raise UsageError("--start_from: only with --grow_samples, whose first epochs other runs can share")
         for flag, number in (("n_samples", self.n_samples), ("first_samples", self.samples_at(0))):
             if number < entry.least_samples:
+                how = ": give --first_samples, or --grow_samples 0" if flag == "first_samples" else ""
                 raise UsageError(
                     f"--{flag}: {number} is not allowed; --objective {self.objective} needs at least"
-                    f" {entry.least_samples} samples in every epoch"
+                    f" {entry.least_samples} samples in every epoch{how}"
                 )
             for name, parameter in entry.hyperparameters.items():
                 value = self.hyperparameters[name]

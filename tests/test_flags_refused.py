@@ -84,7 +84,7 @@ WRONG = [
     ("--objective vr_iwae_dreg --alpha -1", "--alpha: -1.0 is not allowed; at least 0"),
     ("--objective iwae_elbo --alpha 0.5", "--alpha: not with --objective iwae_elbo"),
     ("--objective rws --n_samples 1", "--n_samples: 1 is not allowed; --objective rws needs at least 2"),
-    ("--objective jvi --preset fast", "--first_samples: 1 is not allowed; --objective jvi needs at least 2"),
+    ("--objective jvi --preset fast", "2 samples in every epoch: give --first_samples, or"),
     ("--per_image {tmp}/none/each.csv", "--per_image: {tmp}/none/each.csv is not allowed; a new .csv file, or that"),
     ("--per_image {tmp}", "--per_image: {tmp} is not allowed; a new .csv file"),
     ("--per_image {tmp}/table.csv", "--per_image: {tmp}/table.csv is not allowed; a new .csv file"),

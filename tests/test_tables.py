@@ -52,11 +52,13 @@ def test_readme_s_table_has_means_over_seeds_and_counts_what_is_met():
         " | not measured yet (-80.78) |",
         "| Conditional IWAE, standard prior | not measured yet | not measured yet | not measured yet |",
     ]
-    assert "1 of the reference's 16 values are met (reached or exceeded), 2 missed by 0.01 to 0.12 nats." in text
+    assert ", 1 of them by less than 0.2 nats (two seeds may differ by that), 2 missed by 0.01 to 0.12 nats." in text
     at_once = markdown.summary([result(-85.184, n_samples=5)])  # shown as -85.18, and below it
     assert "0 of the reference's 16 values are met (reached or exceeded), 1 missed by 0.00 nats." in at_once
     assert "‡ Mean over several seeds" in text
-    assert "values are met (reached or exceeded).\n" in markdown.summary([result(-85.0, n_samples=5)])
+    assert "1 of the reference's 16 values are met (reached or exceeded).\n" in markdown.summary(
+        [result(-84.9, n_samples=5)]
+    )
 
 
 def test_a_cell_shows_the_longest_preset_whatever_the_numbers():

@@ -9,88 +9,24 @@ there yet: a line for each cell of README's table and each of three seeds.
 import dataclasses
 import sys
 
-from experiment import run_folder, survey
+from experiment import recipe, run_folder, survey
 from experiment.cells import (
     KS,
     PAPER,
     REFERENCE,
     SECTIONS,
-    cell_of,
     configs_of_cells,
     finished,
-    grouped,
     means,
     measured,
-    results_in,
 )
 from experiment.commands import commands_for
 from experiment.errors import UsageError, left_out
-from experiment.markdown import annealed, estimators, every_run, rewrite, sets, summary, table, tables, with_vae_at_one
-from experiment.run_folder import ROOT, Run, load_config
+from experiment.markdown import annealed, estimators, every_run, rewrite, sets, summary, tables, with_vae_at_one
+from experiment.run_folder import ROOT
 from utils import whole_file
 
 README, TASKS = ROOT / "README.md", ROOT / "tasks" / "README.md"
-
-
-def recipe_runs():
-    """The runs compared with the fast preset, tested on held-out images: [Result], best first for each k."""
-    runs = results_in(path.parent for path in (run_folder.RESULTS / "recipe").glob("*/test_llh.json"))
-    return sorted(runs, key=lambda run: (run.config.n_samples, -run.llh["test_llh"]))
-
-
-def recipe_curves():
-    """{k: {run: its metrics.csv}} of the recipe's runs, those included that were stopped and are not measured."""
-    curves = {}
-    for path in sorted((run_folder.RESULTS / "recipe").glob("*/metrics.csv")):
-        try:
-            Run(path.parent, lock=False).check_metrics()
-            curves.setdefault(load_config(path.parent).n_samples, {})[path.parent.name] = path
-        except UsageError as error:
-            left_out(path.parent, error)
-    return dict(sorted(curves.items()))
-
-
-def recipe_table(runs):
-    """Markdown: what was compared on held-out images."""
-    names = ("run", "k", "optimizer", "batch", "learning rate", "KL warm-up", "epochs", "log p(x), held out",
-             "active units", "seconds")  # fmt: skip
-    rows = []
-    for name, config, llh, training in runs:
-        rate = "the paper's" if config.schedule == "paper" else f"{config.learning_rate:g}, {config.schedule}"
-        first, k = config.samples_at(0), config.n_samples
-        rows.append([
-            name.split("/")[1], f"{k}" if first == k else f"{first} for {config.grow_samples:.0%}, then {k}",
-            config.optimizer, str(config.batch_size), rate, f"{config.beta_warmup:g}", str(training["epochs"]),
-            f"{llh['test_llh']:.2f} (k={llh['n_samples']}, {llh['n_images']} images)",
-            "+".join(map(str, llh["active_units"])), f"{training['seconds']:.0f}",
-        ])  # fmt: skip
-    title = "Runs compared for `--preset fast` and `long`, on the last 10,000 training images, held out:"
-    return f"{title}\n\n{table(names, rows)}\n"
-
-
-def _shown(result):
-    llh = result.llh if result else None
-    return [f"{llh['test_llh']:.2f}", "+".join(map(str, llh["active_units"]))] if llh else ["not measured yet", ""]
-
-
-def variations():
-    """The cells trained with the recipe before `fast`, kept without weights."""
-    return results_in((run_folder.RESULTS / "recipe" / "cells").glob("*"))
-
-
-def variations_table(variations, results):
-    """Markdown: cells trained with other settings, beside those trained with the fast preset."""
-    shown = {cell: runs[0] for cell, runs in grouped(results, presets=("fast",)).items()}
-    names = "run", "test log likelihood", "active units", "with the preset", "active units"
-    rows = [
-        [f"[{one.folder.split('/')[1]}]({one.folder})", *_shown(one), *_shown(shown.get(cell_of(one.config)))]
-        for one in variations
-    ]
-    return (
-        "Cells trained on all training images with an earlier recipe (the run's name has what differs), beside those\n"
-        "of the present `--preset fast`, on the test images. [What led from one to the other](README.md).\n\n"
-        f"{table(names, rows)}\n"
-    )
 
 
 def print_commands(measure, commands):
@@ -138,10 +74,10 @@ def work(settings, sessions, measure, commands=False):
     sources = {"this project": means(results), "reference": REFERENCE, "paper": PAPER}
     sources = {name: with_vae_at_one(values) for name, values in sources.items()}
     comparison(SECTIONS, KS, sources, folder / "comparison.png")
-    if runs := recipe_runs():
+    if page := recipe.comparisons(results):
         with whole_file(folder / "recipe" / "comparisons.md") as temporary:
-            temporary.write_text(recipe_table(runs) + "\n" + variations_table(variations(), results))
-        bounds_against_time(recipe_curves(), folder / "recipe" / "comparisons.png")
+            temporary.write_text(page)
+        bounds_against_time(recipe.curves(), folder / "recipe" / "comparisons.png")
     print(
         f"tables of README.md, results/, results/recipe/ and tasks/, and figures, are rebuilt from {len(results)} runs"
     )

@@ -8,12 +8,15 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import data
 import evaluation
 from benchmarks import __main__ as program
-from benchmarks import error_bars, estimators, training, worker
-from benchmarks.contenders import layout
+from benchmarks import error_bars, estimators, evaluating, scaling, training, worker
+from benchmarks.contenders import keras_fit, layout
 from benchmarks.contenders import products as products_alone
+from tests.test_benchmarks import inputs
 
 BOUND = -90.0
 
@@ -217,3 +220,52 @@ def test_no_product_of_a_step_is_left_out(layers, monkeypatch):
     )
     products_alone.numpy_products(spec)(1)
     assert sum(done) == expected
+
+
+class Evaluator(FakeWorker):
+    """Its peak memory is the k that it was built with."""
+
+    def peak_gb(self):
+        return self.specs[-1]["n_samples"]
+
+
+def test_memory_is_that_of_each_k(monkeypatch):
+    one = Evaluator("evaluation", 0)
+    monkeypatch.setattr(evaluating, "workers_for", lambda _: contextlib.nullcontext({"ours": one}))
+    monkeypatch.setattr(evaluating, "inputs_file", lambda *_: contextlib.nullcontext("inputs.npz"))
+    assert evaluating._memory() == {str(k): k for k in evaluating.MEMORY_AT}
+
+
+def test_times_of_replicas_are_over_those_of_one_device(monkeypatch):
+    now, replies = [0.0], io.StringIO()
+
+    def make_run(images, n_replicas, k, optimizer):  # a second a step without a strategy, and one more a replica
+        return lambda n: now.__setitem__(0, now[0] + n * (1 + n_replicas))
+
+    monkeypatch.setattr(scaling, "make_run", make_run)
+    monkeypatch.setattr(scaling, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(data, "load", lambda _: types.SimpleNamespace(train_images=None))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["a CPU"])
+    monkeypatch.setattr(tf.config, "set_logical_device_configuration", lambda *_: None)
+    monkeypatch.setattr(sys, "stdout", replies)
+    scaling.main(2, 1.0)
+    for part in json.loads(replies.getvalue()):
+        assert part["ms"] == [1000.0] * 2 and part["ratios"] == {"1": [2.0] * 2, "2": [3.0] * 2, "4": [5.0] * 2}
+
+
+def test_the_cost_of_errors_is_the_whole_over_the_estimate_alone(monkeypatch):
+    now = [0.0]
+
+    def making(*_):
+        seconds = 3 if evaluation.likelihood.GROUPS > 1 else 2
+        return lambda *_: now.__setitem__(0, now[0] + seconds)
+
+    monkeypatch.setattr(error_bars, "model_and_images", lambda *_: (None, None, None))
+    monkeypatch.setattr(error_bars, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(evaluation.likelihood, "make_log_likelihood", making)
+    assert error_bars.cost(None, 100, 5000) == 1.5
+
+
+def test_keras_says_how_many_steps_it_took():
+    _, run = keras_fit.build({"layers": 1, "n_samples": 2, "batch_size": 20}, *inputs(1)[:2])
+    assert run(3) == 50

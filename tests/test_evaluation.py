@@ -12,11 +12,13 @@ from evaluation import (
     likelihood,
     make_bounds,
     make_log_likelihood,
+    make_q_means,
     posterior_means,
     sampling_importance_resampling,
 )
 from models.iwae import IWAE
 from models.objectives import iwae_elbo, logmeanexp
+from models.random import Stream, random_algorithm, stateless_seed
 from tests.oracles import LinearGaussian
 from utils import evenly_spaced
 
@@ -196,3 +198,11 @@ def test_fewer_images_at_a_time_where_all_their_samples_are_held(monkeypatch):
     model.noise = lambda n, batch, *how: held.append(batch) or noise(n, batch, *how)
     make_bounds(model, 2, jit=False)(model.x, None, tf.constant([1, 2]))
     assert set(held) == {50}
+
+
+def test_a_mean_of_the_second_layer_is_over_all_50_samples():
+    tf.keras.utils.set_random_seed(1)
+    model, x = IWAE((8, 6), (3, 2), 12), np.random.default_rng(0).integers(0, 2, (100, 12)).astype(np.float32)
+    noise = model.noise(50, 100, stateless_seed(3, Stream.UNITS, 0), random_algorithm(False))
+    expected = tf.reduce_mean(model.encode(x, noise)[1][0].mean(), axis=0)
+    np.testing.assert_allclose(make_q_means(model, jit=False)(x, seed=3)[1], expected, atol=1e-5)

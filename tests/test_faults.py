@@ -9,7 +9,14 @@ from tests.faults import ROOT, node_ids
 from tests.operators import GUARDS, drawn_faults, mutated
 from tests.planted import FAULTS
 
-ROOMS = ("models/", "training/", "evaluation/", "experiment/, data/, utils.py", "plots/, tasks/, tables.py")
+ROOMS = (
+    "models/",
+    "training/",
+    "evaluation/",
+    "experiment/, data/, utils.py",
+    "plots/, tasks/, tables.py",
+    "benchmarks/",
+)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)

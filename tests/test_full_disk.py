@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 
 from experiment import run_folder, session
+from experiment.markdown import rewrite
 from models.iwae import IWAE
 from plots.runs import prior_samples
+from plots.style import plt, save
 from tests.helpers import TINY, go_on_line, in_process, one_line
 from utils import save_weights
 
@@ -98,3 +100,23 @@ def test_weights_are_not_begun_where_the_disk_has_no_room_for_them(tmp_path, mon
     save_weights(model, tmp_path / "model.weights.h5")
     assert (tmp_path / "model.weights.h5").read_bytes()[1:4] == b"HDF"
     assert (tmp_path / "model.weights.h5").stat().st_mode & 0o777 == 0o644  # for all to read
+
+
+def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(path, **_):
+        pathlib.Path(path).write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "a.png").write_text("before")
+    monkeypatch.setattr(figure := plt.figure(), "savefig", full)
+    with pytest.raises(OSError):
+        save(figure, tmp_path / "a.png")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "page.md").write_text(text := "<!-- a -->\nold\n<!-- /a -->\n")
+    full_when("page.md", monkeypatch)
+    with pytest.raises(OSError):
+        rewrite(tmp_path / "page.md", a="new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == [text]

@@ -185,3 +185,13 @@ def test_a_run_of_a_preset_that_meant_something_else_is_gone_on_with_as_it_was(m
         np.testing.assert_array_equal(a, b)
     assert in_process(mode, "--run_dir", finished_copy, "--preset", "fast") == 2
     assert "--preset: fast has epochs 328, but" in capfd.readouterr().err
+
+
+def test_new_weights_that_are_not_drawn_yet_are_no_trained_run(copied, monkeypatch, capfd):
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    (copied / "model.weights.h5").write_bytes(b"damaged")
+    monkeypatch.setattr(session.Session, "draw", stopped)
+    assert in_process("--resume", "--run_dir", copied) == 130
+    assert go_on_line(capfd.readouterr().err)[1] == "--resume"

@@ -11,9 +11,10 @@ from experiment.run_folder import Run
 from experiment.session import build_model
 from models.iwae import IWAE
 from models.random import Stream, stateless_seed
-from tests.trainings import TINY
+from tests.trainings import TINY, run_training
 from training import loop
 from training.loop import train
+from utils import read_csv
 
 
 @pytest.mark.parametrize(("monitored", "every"), [(50, {"train": 8, "test": 4}), (500, {"train": 1, "test": 1})])
@@ -102,3 +103,28 @@ def test_before_the_first_step_there_is_no_average_to_look_at(tmp_path, digits):
     before = one.model.get_weights()
     with one._weights_to_test():
         assert all(map(np.array_equal, one.model.get_weights(), before))
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory, digits):
+    """(the Run of a training that averages its weights, its settings, a model with the averages of its end)."""
+    folder, config = tmp_path_factory.mktemp("averaged"), dataclasses.replace(TINY, ema=0.9).resolved()
+    run_training(folder, digits, config)
+    run, model = Run(folder, lock=False), build_model(config, digits.pixel_means)
+    model.load_weights(run.weights_after(3))
+    return run, config, model
+
+
+def test_bounds_along_training_are_those_of_the_averaged_weights(averaged, digits):
+    run, _, model = averaged
+    (*_, row) = read_csv(run.metrics)
+    x, seed = digits.binarised_test_images(), stateless_seed(5, Stream.MONITOR, 0)
+    bounds = make_bounds(model, 3, jit=False)(x, None, seed)
+    assert float(row["test_iwae_elbo"]) == pytest.approx(bounds["iwae_elbo"], abs=1e-3)
+
+
+def test_pictures_of_the_prior_are_those_of_the_averaged_weights(averaged):
+    run, config, model = averaged
+    means = model.decode(*loop._for_pictures(config, model))
+    with np.load(run.arrays / "prior_0003.npz") as arrays:
+        np.testing.assert_allclose(arrays["means"].reshape(100, -1), means, atol=1e-6)

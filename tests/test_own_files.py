@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data import DataError, load, own, read_images
-from experiment.flags import parse_flags
+from experiment.flags import parse_call_flags, parse_flags
 from tests.helpers import GREYS, draw
 
 
@@ -56,3 +56,9 @@ def test_an_npy_file_holds_what_an_npz_file_may_hold(values, tmp_path):
     one.check()
     for part in ("train_images", "test_images"):
         np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
+
+
+def test_a_survey_takes_data_of_fewer_images_than_the_usual_batch(tmp_path):
+    np.savez(tmp_path / "all.npz", x_train=GREYS)
+    words = ["--dataset", str(tmp_path / "all.npz")]
+    assert parse_call_flags(words, same=("dataset",))[0].own_data["n_train"] == 18

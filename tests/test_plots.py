@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from matplotlib.colors import same_color
+from PIL import Image
 
 import plots.comparison
 import plots.runs
 from experiment.run_folder import Run
 from experiment.session import Session
+from plots.style import plt, save_animation
 from utils import write_csv
 
 
@@ -47,6 +49,40 @@ def test_z1_is_redrawn_along_a_row_under_the_same_upper_layers_and_label(conditi
     labels = np.zeros(8) if conditional == "no" else np.arange(8) % 3
     assert np.array_equal(drawn[:, 5, 3], labels)
     assert (session.run.figures / "z1_redrawn.png").stat().st_size > 5000 and in_a_row == [12]
+
+
+def test_z1_is_redrawn_with_the_run_s_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots.runs, "z1_redrawn", lambda *_: None)
+    drawn = []
+    for seed in (0, 1):
+        one = Session.__new__(Session)
+        one.model, one.run = FakeModel(), Run(tmp_path / str(seed))
+        one.config = types.SimpleNamespace(seed=seed, conditional="no")
+        one.dataset = types.SimpleNamespace(entry=types.SimpleNamespace(image_shape=(2, 2)))
+        one.draw_z1_redrawn()
+        with np.load(one.run.arrays / "z1_redrawn.npz") as arrays:
+            drawn.append(arrays["means"])
+    assert not np.array_equal(*drawn)
+
+
+def test_an_animation_has_every_frame(tmp_path):
+    figure, axis = plt.subplots(figsize=(1, 1))
+    save_animation(figure, lambda i: axis.plot([0, i]), 3, tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert picture.n_frames == 3
+
+
+def test_two_units_are_not_called_components_along_training(tmp_path, monkeypatch):
+    run, said, rng = Run(tmp_path), [], np.random.default_rng(0)
+    np.savez(run.arrays / "q_means_0000.npz", labels=np.arange(9) % 2, z1=rng.normal(size=(9, 5)), z2=np.eye(9, 2))
+
+    def keep(figure, draw, *_):
+        draw(0)
+        said.extend((axis.get_xlabel(), axis.get_ylabel()) for axis in figure.axes)
+
+    monkeypatch.setattr(plots.runs, "save_animation", keep)
+    plots.runs.means_while_training(run)
+    assert said == [("in the plane of the first two principal components", ""), ("first unit", "second unit")]
 
 
 def test_learning_curves_are_those_of_the_log(tmp_path, figures):

@@ -10,8 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-import tables
-from experiment import cells, markdown
+from experiment import cells, markdown, recipe
 from experiment.flags import default_path, hyperparameters, parse_flags
 from experiment.presets import PRESETS
 from experiment.run_folder import RESULTS, ROOT, Run, load_config
@@ -88,7 +87,7 @@ def test_the_pages_tables_are_those_of_the_results():
     results = cells.finished(every)
     assert markdown.part_of(ROOT / "README.md", "results") == markdown.summary(results)
     assert markdown.part_of(RESULTS / "README.md", "results") == markdown.tables(results)
-    assert markdown.part_of(tables.TASKS, "estimators") == markdown.estimators(results)
+    assert markdown.part_of(ROOT / "tasks/README.md", "estimators") == markdown.estimators(results)
     assert markdown.part_of(RESULTS / "README.md", "runs") == markdown.every_run(every)
     assert markdown.part_of(RESULTS / "README.md", "annealed") == markdown.annealed(every)
     assert markdown.part_of(RESULTS / "README.md", "sets") == markdown.sets(results)
@@ -105,11 +104,10 @@ def test_k_grew_in_the_committed_runs_when_their_settings_say():
 
 
 def test_the_recipe_s_tables_are_those_of_its_runs_and_none_compared_was_tested_on_the_test_set():
-    runs = tables.recipe_runs()
     results = cells.finished(cells.results_in(COMMITTED))
-    text = tables.recipe_table(runs) + "\n" + tables.variations_table(tables.variations(), results)
-    assert (RESULTS / "recipe" / "comparisons.md").read_text() == text
-    assert runs and all(result.config.held_out == 10000 for result in runs)
+    assert (RESULTS / "recipe" / "comparisons.md").read_text() == recipe.comparisons(results)
+    runs = recipe.compared()
+    assert runs and all(result.config.held_out == 10000 for result in (*runs, *recipe.elements()))
 
 
 def test_runs_of_two_seeds_are_what_the_recipe_s_page_says():

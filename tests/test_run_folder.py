@@ -132,3 +132,11 @@ def test_values_of_each_image_may_lie_in_the_run_s_new_folder(tmp_path):
         run, *how = open_folder(config)
         assert run.path == tmp_path / "new" and how == [False, False]
         run.release()
+
+
+def test_per_image_takes_the_name_of_no_table_of_the_run(tmp_path):
+    tables = [path for path in vars(Run(tmp_path / "new", lock=False)).values() if str(path).endswith(".csv")]
+    assert len(tables) >= 5
+    for path in tables:
+        with pytest.raises(UsageError, match="--per_image: .* is not allowed"):
+            open_folder(Config(run_dir=str(tmp_path / "new"), per_image=str(path)).resolved())

@@ -237,6 +237,7 @@ def test_points_of_pictures_have_their_images_labels(few_digits, digits, monkeyp
     images = one.as_images(one.model.mean_image(make_q_means(one.model, jit=False)(x, y)[0], y))
     with np.load(one.run.arrays / "reconstructions.npz") as arrays:
         np.testing.assert_allclose(arrays["means"], images, atol=1e-5)
+        np.testing.assert_array_equal(arrays["images"], one.as_images(x))
     assert jits == [False, False]  # as --jit says
 
 
@@ -280,3 +281,17 @@ def test_only_full_measurements_on_the_test_images_fill_the_tables(tmp_path):
         run.training.write_text(json.dumps({"epochs": 1, "seconds": 1}))
         folders.append(run.path)
     assert [result.folder for result in cells.finished(cells.results_in(folders))] == ["fast/full"]
+
+
+def test_a_record_s_seconds_are_those_that_the_estimate_took(few_digits, monkeypatch):
+    now = [0.0]
+
+    def estimate(x, *_, **__):
+        now[0] += 90
+        return evaluation.likelihood.LogLikelihood(-90.0, None, None, 20, len(x), None, None), None
+
+    monkeypatch.setattr(session, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(evaluation, "make_log_likelihood", lambda *_: estimate)
+    one = Session(dataclasses.replace(SMALL, eval_images=50).resolved(), Run(few_digits / "a"))
+    one.measure()
+    assert json.loads(one.run.test_llh.read_text())["seconds"] == 90

@@ -8,7 +8,7 @@ import pytest
 import plots.runs
 import plots.tasks
 from experiment.run_folder import Run
-from plots.gradients import AXES, along_training, estimators
+from plots.gradients import AXES, NAMES, along_training, estimators
 from plots.style import wrapped
 from utils import write_csv
 
@@ -35,6 +35,7 @@ def test_dreg_less_iwae_is_above_0_where_dreg_is_ahead(tmp_path, figures):
     assert found == {"DReG, train images": {-79}, "DReG, test images": {-88}, "IWAE, train images": {-80},
                      "IWAE, test images": {-90}}  # fmt: skip
     assert lines_of(below)["train"] == [(1, 1), (2, 1)] and lines_of(below)["test"] == [(1, 2), (2, 2)]
+    assert below.get_ylabel() == "DReG less IWAE, nats"
 
 
 def test_logs_that_begin_later_are_compared_epoch_by_epoch(tmp_path, figures):
@@ -220,3 +221,24 @@ def test_encoder_decoder_and_every_stage_have_their_own_numbers(tmp_path, figure
     stages = np.reshape(figures["along.png"].axes, (2, 3))
     assert [lines_of(axis)["IWAE"] for axis in stages.ravel()] == [[(1, y)] for y in (1, 2, 5, 10, 20, 50)]
     assert [axis.get_title() for axis in stages[0]] == ["first weights", "after 1 epoch", "after 4 epochs"]
+
+
+def test_estimators_are_called_what_they_are():
+    said = {name: entry[0] for name, entry in NAMES.items() if name not in ("vae_elbo", "iwae_elbo", "dreg", "stl")}
+    for name, words in said.items():
+        assert words == name.removesuffix("_dreg").replace("_", "-").upper() + ": DReG" * name.endswith("_dreg")
+
+
+def test_each_layer_s_units_are_under_its_name(tmp_path, figures):
+    plots.tasks.activity_histograms({"a": [np.full(5, 1.0), np.full(2, 1e-3)]}, 0.01, tmp_path / "activity.png")
+    (axis,) = figures["activity.png"].axes
+    drawn = {bars[0].get_label(): sum(bar.get_height() for bar in bars) for bars in axis.containers}
+    assert drawn == {"z1": 5, "z2": 2}
+
+
+def test_titles_count_their_own_images(tmp_path, figures):
+    test = [dict(annealed=-79, log_px=-80, annealed_mc_error=0.3, mc_error=0.4, pareto_k=0.6)]
+    drawn = [dict(lower=-61.0, upper=-60.5, log_px=-61.5)] * 2
+    plots.tasks.second_opinion(test, drawn, tmp_path / "annealed.png")
+    titles = [axis.get_title() for axis in figures["annealed.png"].axes]
+    assert titles == ["1 test images", "2 images drawn from the model"]

@@ -219,3 +219,8 @@ def test_the_gpu_asked_for_is_the_one_that_is_used(monkeypatch, capsys):
         with pytest.raises(RuntimeError):
             load_run(RESULTS / "quick" / "iwae-1l-k5", gpu=gpu)
         assert capsys.readouterr().err == said
+
+
+def test_progress_is_shown_where_it_is_asked_for(trained, mnist, capsys):
+    trained.log_likelihood(mnist.binarised_test_images()[:2], n_samples=2, show_progress=True)
+    assert "image 2/2, log p(x)" in capsys.readouterr().out

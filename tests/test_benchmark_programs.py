@@ -229,11 +229,12 @@ class Evaluator(FakeWorker):
         return self.specs[-1]["n_samples"]
 
 
-def test_memory_is_that_of_each_k(monkeypatch):
+def test_memory_is_that_of_each_k_and_seconds_those_of_all_images(monkeypatch):
     one = Evaluator("evaluation", 0)
     monkeypatch.setattr(evaluating, "workers_for", lambda _: contextlib.nullcontext({"ours": one}))
     monkeypatch.setattr(evaluating, "inputs_file", lambda *_: contextlib.nullcontext("inputs.npz"))
     assert evaluating._memory() == {str(k): k for k in evaluating.MEMORY_AT}
+    assert evaluating._full() == 20  # seconds for 10,000 images, at 2 ms each
 
 
 def test_times_of_replicas_are_over_those_of_one_device(monkeypatch):

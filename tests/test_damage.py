@@ -150,6 +150,7 @@ def test_files_that_others_left_in_the_folder_are_passed_over(content, copied):
     (copied / "checkpoints/checkpoint").write_bytes(content)
     (copied / "figures/posteriors").mkdir()
     (copied / "figures/posteriors/.writing-x").touch()
+    (copied / "figures/.writing-x").touch()
     (copied / "arrays/.writing-x").touch()
     assert in_process("--resume", "--run_dir", copied) == 0
     assert not list(copied.rglob(".writing-*"))

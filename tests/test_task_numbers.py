@@ -64,6 +64,8 @@ def test_gradients_are_of_training_images_with_their_own_labels(digits):
     greys, labels = (evenly_spaced(part, IMAGES) for part in (digits.train_images, digits.train_labels))
     np.testing.assert_array_equal(one.y.argmax(axis=1), labels)
     assert not one.x[greys == 0].any() and one.x[greys == 255].all() and one.x.any()
+    other = Gradients(types.SimpleNamespace(config=dataclasses.replace(config, seed=1), dataset=digits))
+    assert not np.array_equal(other.x, one.x)  # binarised with the run's seed
 
 
 def test_a_mean_gradient_is_held_against_its_own_target():

@@ -128,7 +128,7 @@ def downloaded(urls, read):
     """
     tfds = tensorflow_datasets()
     _check_reachable(list(urls.values())[-1])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # other threads may still write there
         tfds.disable_progress_bar()
         try:
             paths = tfds.download.DownloadManager(download_dir=folder).download(urls)

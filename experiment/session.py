@@ -264,7 +264,7 @@ def build_model(config, pixel_means):
     import keras
 
     keras.utils.set_random_seed(config.seed)
-    return model_class(config.model)(
+    model = model_class(config.model)(
         n_hidden=config.n_hidden,
         n_latent=config.n_latent,
         n_pixels=config.data_entry.n_pixels,
@@ -272,3 +272,7 @@ def build_model(config, pixel_means):
         n_context=config.data_entry.n_labels if config.conditional != "no" else 0,
         learned_prior=config.conditional == "learned_prior",
     )
+    known = {id(variable) for variable in (*model.p_variables, *model.q_variables)}
+    if known != {id(variable) for variable in model.trainable_variables}:  # what Keras does not see is not trained
+        raise TypeError(f"{type(model).__name__}: p_variables and q_variables are not together trainable_variables")
+    return model

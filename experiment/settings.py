@@ -134,7 +134,10 @@ class Config:
         sizes = MODELS[self.model].sizes
         if self.stochastic_layers not in sizes:
             known = ", ".join(map(str, sizes))
-            raise UsageError(f"--stochastic_layers: {self.stochastic_layers} is not allowed; one of {known}")
+            raise UsageError(
+                f"--stochastic_layers: {self.stochastic_layers} is not allowed; one of {known}, whose sizes are in"
+                " models/catalogue.py"
+            )
         n_hidden, n_latent = sizes[self.stochastic_layers]
         known = {name: one.default for name, one in OBJECTIVES[self.objective].hyperparameters.items()}
         given = self.hyperparameters or {}

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 
 class Hyperparameter(NamedTuple):
-    """A number that belongs to an objective, and with it a flag of the same name."""
+    """A number that belongs to an objective, and with it a flag of the same name, which no other flag may have.
+    Objectives with a number of the same name share the Hyperparameter.
+    """
 
     default: Any
     type: type
@@ -29,7 +31,9 @@ class ObjectiveEntry(NamedTuple):
 
 
 class ModelEntry(NamedTuple):
-    """A model: the class `name` in `module`, and the sizes it has unless flags say otherwise."""
+    """A model: the class `name` in `module`, and the sizes it has unless flags say otherwise. A number of its own that
+    is to be tried in several values takes an entry and a class for each: flags are for sizes alone.
+    """
 
     help: str
     name: str

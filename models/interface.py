@@ -46,6 +46,9 @@ class LogWeights(NamedTuple):
 class Model(Protocol):
     """A latent-variable model p(x, z) with its approximate posterior q(z|x). Every method is pure: noise is explicit.
 
+    p(x, z) must not read q's variables, as a VampPrior does: dreg, stl, rws and their like give q no gradient through
+    log p(x, z) at fixed z, so theirs would be wrong without a word.
+
     The constructor takes n_hidden and n_latent (one entry per stochastic layer), n_pixels,
     pixel_means ([n_pixels] in [0, 1], or None), n_context, and learned_prior (whether p(z|y) is learned). The weights
     exist when it returns. It is a keras.Model, so save_weights, load_weights, get_weights and trainable_variables are
@@ -62,7 +65,8 @@ class Model(Protocol):
     def noise(self, n_samples: int, batch: int, seed: tf.Tensor, algorithm: str = "auto_select") -> tuple:
         """The noise that n_samples samples of all layers are made from: a tensor [n_samples, batch, n] for each layer.
 
-        seed [2] int32; algorithm: as in tf.random.stateless_uniform.
+        All of it is standard normal (annealed importance sampling takes its density for N(0, I)); n may be more than
+        the layer's units, for what else is drawn. seed [2] int32; algorithm: as in tf.random.stateless_uniform.
         """
 
     def encode(self, x, noise, y=None, cut: Callable = tf.identity) -> list:

@@ -34,11 +34,11 @@ class IWAE(keras.Model):
         self.n_pixels, self.n_context, self.learned_prior = n_pixels, n_context, learned_prior
         self.pixel_means = None if pixel_means is None else np.asarray(pixel_means, np.float32)
         widths = (n_pixels, *n_latent)  # of x, z1, ..., zL
-        self.encoder = [GaussianBlock(n, d, name=f"q_z{i + 1}") for i, (n, d) in enumerate(zip(n_hidden, n_latent))]
+        self.encoder = [self.encoder_block(i + 1, n, d) for i, (n, d) in enumerate(zip(n_hidden, n_latent))]
         self.decoder = [
             GaussianBlock(n_hidden[i], widths[i], name=f"p_z{i}") for i in range(1, len(n_latent))
         ]  # decoder[i] is p(z{i+1} | z{i+2}), as encoder[i] is q(z{i+1} | .)
-        self.likelihood = BernoulliBlock(n_hidden[0], n_pixels, pixel_means, name="p_x")
+        self.likelihood = self.likelihood_block(n_hidden[0], pixel_means)
         self.prior_block = GaussianBlock(n_hidden[-1], n_latent[-1], name="prior") if learned_prior else None
         for block, width in zip(self.encoder, (n_pixels + n_context, *n_latent)):
             block.build((None, width))
@@ -48,6 +48,14 @@ class IWAE(keras.Model):
         if self.prior_block:
             self.prior_block.build((None, n_context))
         self.built = True
+
+    def encoder_block(self, layer, n_hidden, n_latent):
+        """q(z1|x) for layer 1, q(z{layer}|z{layer - 1}) above; for a subclass to override."""
+        return GaussianBlock(n_hidden, n_latent, name=f"q_z{layer}")
+
+    def likelihood_block(self, n_hidden, pixel_means):
+        """p(x|z1); for a subclass to override."""
+        return BernoulliBlock(n_hidden, self.n_pixels, pixel_means, name="p_x")
 
     @property
     def q_variables(self):
@@ -72,7 +80,9 @@ class IWAE(keras.Model):
         return self._with_context(x, y)
 
     def prior(self, y=None):
-        """p(zL), or p(zL|y) for y [batch, n_context] if it is learned."""
+        """p(zL), or p(zL|y) for y [batch, n_context] if it is learned: an Independent of Normals. With any other
+        override sample_prior, _densities (its KL divergence in closed form) and without_units too.
+        """
         if self.prior_block:
             return self.prior_block(y)
         width = self.n_latent[-1]
@@ -145,7 +155,7 @@ class IWAE(keras.Model):
         """E[x|z1], the pixel means [..., n_pixels], for z1 [..., n_latent]; with y [batch, n_context], z1 must be
         [..., batch, n_latent].
         """
-        return self.likelihood(self._with_context(z1, y)).distribution.probs_parameter()
+        return self.likelihood(self._with_context(z1, y)).mean()
 
     def without_units(self, keep, means):
         """A copy in which units play no part. See models.interface.Model.

@@ -294,4 +294,7 @@ UNSEEN = [
           "benchmark_programs::the_cost_of_errors_is_the_whole_over_the_estimate_alone"),
     fault("Keras's steps not rounded up", "benchmarks/contenders/keras_fit.py", "        return n_steps\n", "",
           "benchmark_programs::keras_says_how_many_steps_it_took"),
+    fault("q's variables unseen", "experiment/session.py", "    if known != {id(variable)",
+          "    if False and known != {id(variable)",
+          "models::a_model_whose_encoder_would_not_be_trained_is_refused"),
 ]

@@ -7,6 +7,9 @@ import scipy.stats
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from experiment import session
+from experiment.settings import Config
+from models.blocks import GaussianBlock
 from models.catalogue import MODELS
 from models.fused import _width, sum_softplus_dense
 from models.iwae import IWAE
@@ -194,3 +197,35 @@ def test_a_learned_prior_needs_something_to_learn_from():
 
 def test_sums_side_by_side_are_a_divisor_of_the_pixels_near_the_quickest_number():
     assert [_width(n) for n in (1, 101, 784, 112 * 200)] == [1, 101, 112, 224]
+
+
+class OtherBlocks(IWAE):
+    """With wider networks, as the methods that are there to be overridden make them."""
+
+    def encoder_block(self, layer, n_hidden, n_latent):
+        return super().encoder_block(layer, n_hidden + layer, n_latent)
+
+    def likelihood_block(self, n_hidden, pixel_means):
+        return super().likelihood_block(n_hidden + 5, pixel_means)
+
+
+def test_a_subclass_has_its_own_blocks_and_no_others():
+    usual, other = (kind((6, 5), (3, 2), 12, n_context=2) for kind in (IWAE, OtherBlocks))
+    widths = [block.hidden[0].units for block in (*other.encoder, *other.decoder, other.likelihood)]
+    assert widths == [7, 7, 5, 11]
+    assert len(other.trainable_variables) == len(usual.trainable_variables)
+
+
+class Unseen(IWAE):
+    """Keras does not see a block that is put into a list later."""
+
+    def __init__(self, *sizes, **settings):
+        super().__init__(*sizes, **settings)
+        self.encoder[0] = GaussianBlock(5, self.n_latent[0])
+        self.encoder[0].build((None, self.n_pixels))
+
+
+def test_a_model_whose_encoder_would_not_be_trained_is_refused(monkeypatch):
+    monkeypatch.setattr(session, "model_class", lambda name: Unseen)
+    with pytest.raises(TypeError, match="Unseen: p_variables and q_variables"):
+        session.build_model(Config().resolved(), np.full(784, 0.5))

@@ -82,16 +82,15 @@ def elements():
 
 
 def elements_table(runs):
-    """Markdown: what each element of the fast preset is worth on held-out images. "" where the preset is not among
-    the runs.
-    """
+    """Markdown: what each element of the fast preset is worth, held out; "" where there is nothing to compare."""
     changed = {}  # {what is changed: {seed: log p(x)}}
     usual = PRESETS["fast"]
     for one in runs:
         now = one.config.experiment()
         what = ", ".join(f"{name} {as_words(now[name])}" for name, value in usual.items() if now[name] != value)
         changed.setdefault(what, {})[one.config.seed] = one.llh["test_llh"]
-    if not (as_it_is := changed.pop("", None)):
+    as_it_is = changed.pop("", None)
+    if not (as_it_is and changed):
         return ""
     seeds = sorted(as_it_is)
 

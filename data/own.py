@@ -17,6 +17,8 @@ from data.arrays import DataError, GreyImages, binary_to_bytes, blocks
 from data.catalogue import DATASETS, DatasetEntry
 from data.own_arrays import NAMES, Splits, check_names, in_npy, in_npz, of_arrays
 
+LABELS_TOLD = 20
+
 
 def name_of(path):
     """A name for folders, of letters, digits, dots and dashes: "photos" of ../my data/photos.npz; no data set's own."""
@@ -75,6 +77,8 @@ def load(path, data_dir=None, expected=None):
         _tell("that are no PNG or JPEG", pictures.others_in(found))
     elif found.is_dir():
         _tell("beside x_train.npy", pictures.pictures_in(found, below=False))
+    if splits.classes:
+        _tell_labels([f"{label} {name}" for label, name in enumerate(splits.classes)])
     read = {split: _read(source, splits.image_shape) for split, source in splits.images.items()}
     grey = {split: part for split, part in read.items() if isinstance(part, GreyImages)}
     binary_to_bytes(grey, of_bytes=read.keys() - grey.keys())
@@ -90,6 +94,11 @@ def load(path, data_dir=None, expected=None):
 def _tell(which, left_out):
     if left_out:
         print(f"data: files left out {which}: {len(left_out)}, such as {left_out[0]}", flush=True)
+
+
+def _tell_labels(labels):
+    more = f", ..., {labels[-1]}" if len(labels) > LABELS_TOLD else ""
+    print(f"data: labels {', '.join(labels[:LABELS_TOLD])}{more}", flush=True)
 
 
 def _splits(found):
@@ -178,4 +187,4 @@ def _of_pictures(folder):
         labels[split] = np.array([label for _, label, _ in listed])
     said = "".join(f"{p.relative_to(folder)} {p.stat().st_size}\n" for part in images.values() for p in part)
     shape = pictures.size_of(images["train"][0])
-    return Splits(images, labels, shape, len(names), zlib.crc32(os.fsencode(said)))
+    return Splits(images, labels, shape, len(names), zlib.crc32(os.fsencode(said)), tuple(names))

@@ -24,6 +24,7 @@ class Splits(NamedTuple):
     image_shape: tuple
     n_labels: int
     crc32: int  # of the files' names and sizes, or of the arrays: whether this is what a run began with
+    classes: tuple = ()  # names of the labels, from 0, where they are those of sub-folders
 
 
 @dataclasses.dataclass(frozen=True)

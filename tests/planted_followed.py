@@ -5,6 +5,8 @@ from tests.planted_runs import fault
 # fmt: off
 
 FOLLOWED = [
+    fault("labels told from 1 on", "data/own.py", "enumerate(splits.classes)]", "enumerate(splits.classes, 1)]",
+          "own_pictures::classes_of_a_test_folder_are_those_of_the_training_folder"),
     fault("Pareto k for the Monte Carlo error", "experiment/trained.py", "return per_image.log_px, per_image.mc_error",
           "return per_image.log_px, per_image.pareto_k", "trained::log_likelihood_is_that_of_the_evaluation"),
     fault("a second opinion with the k of training", "tasks/task07.py", "config.eval_samples, config.compiled)(x, y",

@@ -32,11 +32,12 @@ def test_hidden_folders_are_neither_classes_nor_splits_and_hold_no_pictures(tmp_
     assert (found["n_train"], found["n_test"], found["n_labels"]) == (14, 6, 0)
 
 
-def test_classes_of_a_test_folder_are_those_of_the_training_folder(tmp_path):
+def test_classes_of_a_test_folder_are_those_of_the_training_folder(tmp_path, capsys):
     for number, image in enumerate(GREYS):
         split, name = ("train", "abc"[number % 3]) if number < 12 else ("test", "bc"[number % 2])
         draw(tmp_path / split / name / f"{number:02d}.png", image)
     loaded = load(str(tmp_path))
+    assert capsys.readouterr().out == "data: labels 0 a, 1 b, 2 c\n"
     assert loaded.entry.n_labels == 3 and np.bincount(loaded.train_labels).tolist() == [4, 4, 4]
     assert np.bincount(loaded.test_labels).tolist() == [0, 4, 4]
     draw(tmp_path / "test" / "d" / "0.png", GREYS[0])

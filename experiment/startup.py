@@ -1,6 +1,7 @@
 """Imports TensorFlow without its start-up chatter, and picks the device."""
 
 import contextlib
+import faulthandler
 import os
 import platform
 import sys
@@ -41,11 +42,14 @@ def _muted_stderr():
     """Holds back what is written to stderr, by C++ too, and yields a list.
 
     Where the block puts anything into the list, TensorFlow's lines about GPUs, its warnings and its errors are shown
-    when it ends. Where the block fails all is shown, but for Ctrl-C and a UsageError, which say why themselves.
+    when it ends. Where the block fails all is shown, but for Ctrl-C and a UsageError, which say why themselves. Where
+    the process is killed, as on a CPU that TensorFlow was not built for, Python says where.
     """
     wanted = []
     sys.stderr.flush()
     kept = os.dup(2)
+    if told := not faulthandler.is_enabled():
+        faulthandler.enable(kept)
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
@@ -65,6 +69,8 @@ def _muted_stderr():
                 if b"GPU" in line or (line[:1] in b"WE" and line[1:5].isdigit()):
                     os.write(kept, line)
             os.dup2(kept, 2)
+            if told:
+                faulthandler.disable()
             os.close(kept)
 
 

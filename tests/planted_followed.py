@@ -5,6 +5,8 @@ from tests.planted_runs import fault
 # fmt: off
 
 FOLLOWED = [
+    fault("a death at the start is silent", "experiment/startup.py", "faulthandler.enable(kept)", "pass",
+          "devices::a_process_that_dies_while_tensorflow_starts_says_where"),
     fault("labels told from 1 on", "data/own.py", "enumerate(splits.classes)]", "enumerate(splits.classes, 1)]",
           "own_pictures::classes_of_a_test_folder_are_those_of_the_training_folder"),
     fault("Pareto k for the Monte Carlo error", "experiment/trained.py", "return per_image.log_px, per_image.mc_error",

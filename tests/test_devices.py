@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 
 import keras
@@ -11,6 +13,7 @@ import tensorflow as tf
 
 from experiment import command_line, program, startup
 from experiment.errors import UsageError
+from experiment.run_folder import ROOT
 from experiment.startup import hardware, start_tensorflow
 from tests.helpers import in_process, one_line
 
@@ -63,6 +66,12 @@ def test_what_tensorflow_says_while_it_starts_is_shown_where_it_fails_without_a_
         os.write(2, b"I0000 oneDNN is on\n")
         raise error
     assert capfd.readouterr().err == said
+
+
+def test_a_process_that_dies_while_tensorflow_starts_says_where():
+    program = "import os\nfrom experiment import startup\nwith startup._muted_stderr():\n    os.abort()"
+    process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, capture_output=True)
+    assert process.returncode == -signal.SIGABRT and process.stderr.startswith("Fatal Python error: Aborted")
 
 
 def test_a_worker_that_cannot_start_is_one_line(few_digits, monkeypatch, capfd):

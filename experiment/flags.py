@@ -12,7 +12,7 @@ from experiment.presets import PRESETS, settings_beside
 from experiment.rules import GROUPS, check_value, choices_of
 from experiment.run_folder import load_config
 from experiment.settings import CALL, EVALUATION, Config, flag_fields
-from models.catalogue import MODELS, OBJECTIVES
+from models.catalogue import MODELS, OBJECTIVES, hyperparameters
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,15 +20,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def hyperparameters():
-    """Every hyperparameter of an objective: name -> (Hyperparameter, the objectives that have it)."""
-    found = {}
-    for objective, entry in OBJECTIVES.items():
-        for name, parameter in entry.hyperparameters.items():
-            found.setdefault(name, (parameter, []))[1].append(objective)
-    return found
 
 
 def make_parser(description, names=None, defaults=None, fixed=()):
@@ -59,9 +50,9 @@ def make_parser(description, names=None, defaults=None, fixed=()):
             help += ": " + "; ".join(f"{name}, {entry.help}" for name, entry in entries.items())
         help = argparse.SUPPRESS if field.name in fixed else help
         _add_flag(groups[rules["group"]], field.name, rules["type"], help, choices, rules.get("nargs"))
-    for name, (parameter, objectives) in hyperparameters().items() if names is None else ():
-        help = f"with {' or '.join(objectives)}: {parameter.help} ({parameter.default})"
-        _add_flag(groups["objective"], name, parameter.type, help)
+    for name, (parameter, owners) in hyperparameters().items() if names is None else ():
+        help = f"with {' or '.join(owners)}: {parameter.help} ({parameter.default})"
+        _add_flag(groups["model" if MODELS.keys() & owners else "objective"], name, parameter.type, help)
     return parser, groups
 
 
@@ -71,7 +62,7 @@ def _add_flag(group, name, type, help, choices=None, nargs=None):
 
 
 def config_from(settings):
-    """The Config of {flag: value}, in which the hyperparameters of objectives stand among the rest."""
+    """The Config of {flag: value}, in which hyperparameters stand among the rest."""
     numbers = {name: value for name, value in settings.items() if name in hyperparameters()}
     rest = {name: value for name, value in settings.items() if name not in numbers}
     return Config(**rest, **{"hyperparameters": numbers} if numbers else {})
@@ -155,7 +146,8 @@ def _saved(given, defaults):
         if name in EVALUATION | CALL:
             continue
         if name not in there:
-            raise UsageError(f"--{name}: not with --objective {held.objective}, which {held.run_dir} holds")
+            owners = " or ".join(hyperparameters()[name][1])
+            raise UsageError(f"--{name}: only with {owners}, and {held.run_dir} holds another run")
         completed = min(value, held.n_samples) if name == "first_samples" else value  # as Config completes it
         if completed != there[name]:
             flag = f"--{name}:" if name in given else f"--preset: {given['preset']} has {name}"

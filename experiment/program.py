@@ -22,7 +22,7 @@ from experiment.flags import as_words, parse_call_flags, parse_flags
 from experiment.opening import open_folder
 from experiment.run_folder import Run, load_config
 from experiment.session import Session, load_data
-from experiment.settings import CALL, EVALUATION, flag_fields
+from experiment.settings import CALL, EVALUATION, Config, flag_fields
 from experiment.startup import single_precision, start_tensorflow
 
 
@@ -120,8 +120,9 @@ def survey(work, description, argv=None, same=(), first=None, evaluation=True, *
     with weights and a measured test log likelihood, sorted by name, and gives (name, Session with the weights). One
     that cannot be opened is left out, with a line on stderr; len(sessions) counts it. name: the folder's path below
     results/.
-    same: names of settings that are flags too, and that the runs must share; evaluation, flags: as in
-    parse_call_flags. first: first(**own flags) is called before TensorFlow starts; if it returns true, that is all.
+    same: names of settings that are flags too, and that the runs must share; then there must be such a run. evaluation,
+    flags: as in parse_call_flags. first: first(**own flags) is called before TensorFlow starts; if it returns true,
+    that is all.
     """
     settings, own = parse_call_flags(argv, description, same, evaluation, **flags)
     _check_alone(settings)
@@ -130,6 +131,10 @@ def survey(work, description, argv=None, same=(), first=None, evaluation=True, *
     runs = [Run(path.parent, lock=False) for path in run_folder.RESULTS.rglob("test_llh.json")]
     folders = sorted(run.path for run in runs if run.is_trained())
     folders = [folder for folder in folders if not same or _shares(folder, settings, same)]
+    if same and not folders:
+        asked = [(f"--{k}", str(getattr(settings, k))) for k in same if getattr(settings, k) != getattr(Config, k)]
+        command = shlex.join(["python", "main.py", "--preset", "quick", *(word for flag in asked for word in flag)])
+        raise UsageError(f"no trained model in results/; {command} makes one")
     return _with_tensorflow(lambda: work(settings, _FinishedRuns(folders, settings), **own), settings, None)
 
 

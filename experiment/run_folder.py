@@ -1,5 +1,6 @@
 """The folder that holds all of one run: its files, its lock, and the settings saved in it."""
 
+import contextlib
 import csv
 import fcntl
 import hashlib
@@ -52,14 +53,16 @@ class Run:
         self.beginning = self.checkpoints / "beginning"  # the checkpoint after the first epochs of a run whose k grows
         self.arrays = self.path / "arrays"  # what the figures are drawn from
         self.figures = self.path / "figures"
+        self._folders = self.checkpoints, self.arrays, self.figures
         self.tensorboard = self.path / "tensorboard"
         if lock:
             self._take()
 
     def _take(self):
+        self._made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for folder in (self.checkpoints, self.arrays, self.figures):
+            for folder in self._folders:
                 folder.mkdir(exist_ok=True)
             self._lock = open(self.path / ".lock", "w")
         except OSError as error:
@@ -76,7 +79,12 @@ class Run:
             shutil.rmtree(left_over)
 
     def release(self):
-        """Lets others write here. The end of a process does so too."""
+        """Lets others write here, as the end of a process does. A folder made for a run that never began goes."""
+        if self._made and not self.config.exists():
+            (self.path / ".lock").unlink(missing_ok=True)
+            for folder in (*self._folders, self.path):
+                with contextlib.suppress(OSError):  # it is not empty
+                    folder.rmdir()
         self._lock.close()
 
     def weights_after(self, epochs):

@@ -12,7 +12,7 @@ from experiment.opening import check_shares
 from experiment.run_folder import Run, provenance
 from experiment.settings import Config
 from experiment.startup import hardware
-from models.catalogue import model_class
+from models.catalogue import MODELS, model_class
 from utils import evenly_spaced, save_weights, whole_file, write_csv, write_json
 
 PCA_IMAGES = 2000  # test images in the picture of the posterior means
@@ -271,6 +271,7 @@ def build_model(config, pixel_means):
         pixel_means=pixel_means,
         n_context=config.data_entry.n_labels if config.conditional != "no" else 0,
         learned_prior=config.conditional == "learned_prior",
+        **config.numbers_of(MODELS[config.model]),
     )
     known = {id(variable) for variable in (*model.p_variables, *model.q_variables)}
     if known != {id(variable) for variable in model.trainable_variables}:  # what Keras does not see is not trained

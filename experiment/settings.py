@@ -13,7 +13,7 @@ from data.catalogue import DEFAULT as DEFAULT_DATASET
 from experiment.cluster import this_worker
 from experiment.errors import UsageError
 from experiment.rules import check_value, gpus, setting
-from models.catalogue import MODELS, OBJECTIVES
+from models.catalogue import MODELS, OBJECTIVES, hyperparameters, hyperparameters_of
 from training.stages import PAPER_EPOCHS
 
 
@@ -42,7 +42,7 @@ class Config:
     )  # fmt: skip
     objective: str = setting("iwae_elbo", str, "what is maximised", "objective", choices=lambda: tuple(OBJECTIVES))
     n_samples: int = setting(5, int, "importance samples k while training", "objective", minimum=1)
-    hyperparameters: dict | None = None  # of the objective: a flag each, from models/catalogue.py
+    hyperparameters: dict | None = None  # of objective and model: a flag each, from models/catalogue.py
     backward_samples: int | None = setting(
         None, int, "back-propagate through this many of the k samples only, drawn in proportion to their weights (all)",
         "objective", minimum=1,
@@ -123,7 +123,7 @@ class Config:
         for field in flag_fields():
             check_value(field.name, field.metadata, getattr(self, field.name), optional=field.default is None)
         config = self.completed()
-        for name, parameter in OBJECTIVES[config.objective].hyperparameters.items():
+        for name, parameter in hyperparameters_of(config.model, config.objective).items():
             rules = parameter.rules | {"type": parameter.type}
             check_value(name, rules, config.hyperparameters[name], optional=False)
         config._check_together()
@@ -139,13 +139,14 @@ class Config:
                 " models/catalogue.py"
             )
         n_hidden, n_latent = sizes[self.stochastic_layers]
-        known = {name: one.default for name, one in OBJECTIVES[self.objective].hyperparameters.items()}
+        known = {name: one.default for name, one in hyperparameters_of(self.model, self.objective).items()}
         given = self.hyperparameters or {}
         if not isinstance(given, dict):
             raise UsageError(f"hyperparameters: {given} is not allowed; a number for each name")
         for name in given:
             if name not in known:
-                raise UsageError(f"--{name}: not with --objective {self.objective}, which has no such number")
+                owners = " or ".join(hyperparameters()[name][1]) if name in hyperparameters() else "another version"
+                raise UsageError(f"--{name}: only with {owners}, not with {self.objective} and the model {self.model}")
         own_data = self._own_data()
         return dataclasses.replace(
             self,
@@ -280,9 +281,13 @@ class Config:
         """The settings that decide the first epochs. With one sample many objectives are the ELBO."""
         k = self.first_samples
         elbo = k == 1 and OBJECTIVES[self.objective].elbo_at_one
-        objective = {"objective": "vae_elbo", "hyperparameters": {}} if elbo else {}
+        objective = {"objective": "vae_elbo", "hyperparameters": self.numbers_of(MODELS[self.model])} if elbo else {}
         samples = {"n_samples": k, "backward_samples": self.backward_with(k)}
         return self.experiment() | samples | objective
+
+    def numbers_of(self, entry):
+        """The hyperparameters that an entry of OBJECTIVES or MODELS has: name -> value."""
+        return {name: value for name, value in (self.hyperparameters or {}).items() if name in entry.hyperparameters}
 
     def fingerprint(self):
         """What a checkpoint is known by: the experiment's settings as text."""

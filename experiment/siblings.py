@@ -9,15 +9,13 @@ from experiment.presets import PRESETS
 from experiment.run_folder import Run, load_config
 from experiment.session import Session
 from experiment.settings import Config
+from models.catalogue import MODELS
 
 
 def sibling(session, **changes):
-    """The Session of the same experiment with other settings, trained, in the folder that these name."""
+    """The Session of the same experiment with other settings, in the folder that these name, which it locks."""
     config = settings_of_sibling(session.config, changes)
-    other = Session(config, *open_folder(config, continue_existing=True), session.dataset)
-    print(f"run:    {other.run.path}", flush=True)
-    other.train_or_load()
-    return other
+    return Session(config, *open_folder(config, continue_existing=True), session.dataset)
 
 
 def finished_sibling(session, **changes):
@@ -34,7 +32,7 @@ def finished_sibling(session, **changes):
 
 def settings_of_sibling(config, changes):
     """The Config with changes, {setting: value}, in the folder that they name."""
-    of_this_run = dict(hyperparameters=None, start_from=None, per_image=None)
+    of_this_run = dict(hyperparameters=config.numbers_of(MODELS[config.model]), start_from=None, per_image=None)
     # A larger k has the preset's first samples, which a small k had cut.
     if changes.get("n_samples", 0) > config.n_samples == config.first_samples:
         of_this_run["first_samples"] = PRESETS.get(config.preset, {}).get("first_samples", Config.first_samples)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 
 class Hyperparameter(NamedTuple):
-    """A number that belongs to an objective, and with it a flag of the same name, which no other flag may have.
-    Objectives with a number of the same name share the Hyperparameter.
+    """A number that belongs to an objective or a model, and with it a flag of the same name, which no other flag may
+    have. Those with a number of the same name share the Hyperparameter.
     """
 
     default: Any
@@ -31,14 +31,13 @@ class ObjectiveEntry(NamedTuple):
 
 
 class ModelEntry(NamedTuple):
-    """A model: the class `name` in `module`, and the sizes it has unless flags say otherwise. A number of its own that
-    is to be tried in several values takes an entry and a class for each: flags are for sizes alone.
-    """
+    """A model: the class `name` in `module`, and the sizes it has unless flags say otherwise."""
 
     help: str
     name: str
     module: str
     sizes: dict  # number of stochastic layers -> (n_hidden, n_latent), each from the image up
+    hyperparameters: dict = {}  # name -> Hyperparameter; keyword arguments of the class
 
 
 GROUPS = Hyperparameter(
@@ -84,9 +83,23 @@ MODELS = {
 }
 
 
-def objective_function(name, hyperparameters):
+def hyperparameters():
+    """Every hyperparameter: name -> (Hyperparameter, the objectives and models that have it)."""
+    found = {}
+    for owner, entry in (*OBJECTIVES.items(), *MODELS.items()):
+        for name, parameter in entry.hyperparameters.items():
+            found.setdefault(name, (parameter, []))[1].append(owner)
+    return found
+
+
+def hyperparameters_of(model, objective):
+    """Those of the two together: name -> Hyperparameter."""
+    return MODELS[model].hyperparameters | OBJECTIVES[objective].hyperparameters
+
+
+def objective_function(name, numbers):
     """The objective `name` with its hyperparameters bound: (output, beta=1.0) -> models.objectives.Estimate."""
-    return functools.partial(getattr(importlib.import_module(OBJECTIVES[name].module), name), **hyperparameters)
+    return functools.partial(getattr(importlib.import_module(OBJECTIVES[name].module), name), **numbers)
 
 
 def model_class(name):

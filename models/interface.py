@@ -49,10 +49,10 @@ class Model(Protocol):
     p(x, z) must not read q's variables, as a VampPrior does: dreg, stl, rws and their like give q no gradient through
     log p(x, z) at fixed z, so theirs would be wrong without a word.
 
-    The constructor takes n_hidden and n_latent (one entry per stochastic layer), n_pixels,
-    pixel_means ([n_pixels] in [0, 1], or None), n_context, and learned_prior (whether p(z|y) is learned). The weights
-    exist when it returns. It is a keras.Model, so save_weights, load_weights, get_weights and trainable_variables are
-    there.
+    The constructor takes n_hidden and n_latent (one entry per stochastic layer), n_pixels, pixel_means ([n_pixels] in
+    [0, 1], or None), n_context, learned_prior (whether p(z|y) is learned), and the hyperparameters of its entry in
+    models/catalogue.py. The weights exist when it returns. It is a keras.Model, so save_weights, load_weights,
+    get_weights and trainable_variables are there.
     """
 
     n_latent: tuple

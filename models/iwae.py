@@ -57,6 +57,11 @@ class IWAE(keras.Model):
         """p(x|z1); for a subclass to override."""
         return BernoulliBlock(n_hidden, self.n_pixels, pixel_means, name="p_x")
 
+    def get_config(self):
+        """The constructor's arguments, to which a subclass adds its own."""
+        names = "n_hidden", "n_latent", "n_pixels", "pixel_means", "n_context", "learned_prior"
+        return {name: getattr(self, name) for name in names}
+
     @property
     def q_variables(self):
         """The encoder's trainable variables."""
@@ -165,9 +170,7 @@ class IWAE(keras.Model):
         """
         if not all(np.any(units) for units in keep):
             raise ValueError("a layer would be left without units")
-        copy = type(self)(
-            self.n_hidden, self.n_latent, self.n_pixels, self.pixel_means, self.n_context, self.learned_prior
-        )
+        copy = type(self)(**self.get_config())
         copy.set_weights(self.get_weights())
         writers = [[block] for block in copy.encoder]  # of z1, ..., zL
         for layer, block in enumerate([*copy.decoder, *filter(None, [copy.prior_block])]):

@@ -156,9 +156,11 @@ def work(session):
     from plots.tasks import dreg_beside_iwae
     from utils import write_csv
 
+    plain = sibling(session, objective="iwae_elbo")  # before the training: that its folder is free is known at once
     session.train_or_load()
     session.report()
-    plain = sibling(session, objective="iwae_elbo")
+    print(f"run:    {plain.run.path}", flush=True)
+    plain.train_or_load()
     plain.report()
     for run in (session.run, plain.run):
         run.check_metrics()

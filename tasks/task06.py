@@ -6,7 +6,6 @@ training.
 """
 
 import pathlib
-import shlex
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
@@ -86,10 +85,6 @@ def work(settings, sessions):
     from plots.tasks import activity_histograms, units_while_training
     from utils import ProgressBar, write_csv
 
-    other = settings.dataset != Config.dataset
-    if not sessions:
-        of_it = f" --dataset {shlex.quote(settings.dataset)}" * other
-        raise UsageError(f"no trained model in results/; python main.py --preset quick{of_it} makes one")
     rows, activities, configs, runs = [], {}, {}, {}
     bar = ProgressBar(len(sessions), "model", "active units")
     for number, (name, session) in enumerate(sessions, 1):

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from experiment.flags import hyperparameters
 from experiment.run_folder import ROOT
 from experiment.settings import flag_fields
+from models.catalogue import hyperparameters
 
 # Command lines, one after another, through main.py's command line: [exit code, stdout, stderr] of each.
 ONE_AFTER_ANOTHER = """
@@ -70,7 +70,7 @@ WRONG = [
     ("--lr_warmup 1 --epochs 3", "--lr_warmup: only with --schedule cosine"),
     ("--lr_warmup 3 --epochs 3 --schedule cosine", "--lr_warmup: 3.0 is not allowed; less than the 3 epochs"),
     ("--grow_samples 1", "--grow_samples: 1.0 is not allowed; less than 1"),
-    ("--groups 2", "--groups: not with --objective iwae_elbo"),
+    ("--groups 2", "--groups: only with miwae or piwae, not with iwae_elbo and the model iwae"),
     ("--groups 3 --objective piwae --n_samples 4", "--groups: 3 is not allowed; it must divide --n_samples, 4"),
     ("--groups 8 --objective miwae --n_samples 4", "--groups: 8 is not allowed; it must divide --n_samples, 4"),
     (
@@ -82,7 +82,7 @@ WRONG = [
     ("--objective ciwae --elbo_weight nan", "--elbo_weight: nan is not allowed; at least 0"),
     ("--objective vr_iwae --alpha 1", "--alpha: 1.0 is not allowed; less than 1"),
     ("--objective vr_iwae_dreg --alpha -1", "--alpha: -1.0 is not allowed; at least 0"),
-    ("--objective iwae_elbo --alpha 0.5", "--alpha: not with --objective iwae_elbo"),
+    ("--objective iwae_elbo --alpha 0.5", "--alpha: only with vr_iwae or vr_iwae_dreg, not with iwae_elbo"),
     ("--objective rws --n_samples 1", "--n_samples: 1 is not allowed; --objective rws needs at least 2"),
     ("--objective jvi --preset fast", "2 samples in every epoch: give --first_samples, or"),
     ("--per_image {tmp}/none/each.csv", "--per_image: {tmp}/none/each.csv is not allowed; a new .csv file, or that"),

@@ -18,12 +18,15 @@ import plots.runs
 import plots.tasks
 from evaluation import make_activity, make_log_likelihood, posterior_means, without_units
 from evaluation import sampling_importance_resampling as resampled
-from experiment import cells, survey
+from experiment import cells, load_run, survey
+from experiment.flags import default_path
 from experiment.run_folder import ROOT, load_config
 from experiment.session import Session
 from experiment.settings import Config
-from models.catalogue import ModelEntry
+from experiment.siblings import settings_of_sibling
+from models.catalogue import Hyperparameter, ModelEntry
 from models.gradients import estimate_and_gradients
+from models.iwae import IWAE
 from models.objectives import iwae_elbo
 from tasks import task06
 from tests.helpers import in_process, last_frame
@@ -226,6 +229,45 @@ def test_lists_of_layers_are_from_the_image_up():
 def test_other_sizes_than_the_first_model_s_are_named_and_in_no_cell(registered):
     config = Config(model="top_first", stochastic_layers=3, n_latent=(4, 3, 1)).resolved()
     assert cells.cell_of(config) is None and not cells.follows(config, "fast")
+
+
+class Wide(IWAE):
+    def __init__(self, *args, first_std, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.first_std = first_std
+        self.encoder[0].heads[1].bias.assign(np.log(first_std) * np.ones(self.n_latent[0]))
+
+    def get_config(self):
+        return super().get_config() | {"first_std": self.first_std}
+
+
+def test_a_model_has_numbers_of_its_own(registered, tmp_path, monkeypatch, capfd):
+    number = Hyperparameter(1.0, float, "the standard deviation that q begins with", {"above": 0})
+    sizes = {1: ((8,), (4,)), 2: ((8, 8), (4, 4))}
+    entry = ModelEntry("q begins wide", "Wide", __name__, sizes, {"first_std": number})
+    monkeypatch.setitem(models.catalogue.MODELS, "wide", entry)
+    monkeypatch.setattr(Session, "draw", lambda session: None)
+    assert in_process("--first_std", 2) == 2 and in_process("--model", "wide", "--first_std", 0) == 2
+    only, above = capfd.readouterr().err.splitlines()
+    assert "--first_std: only with wide, not with iwae_elbo and the model iwae" in only
+    assert "--first_std: 0.0 is not allowed; more than 0" in above
+
+    flags = "--model wide --first_std 3 --objective miwae --groups 2 --n_samples 4 --dataset strokes --batch_size 50"
+    flags += " --epochs 1 --learning_rate 1e-9 --eval_samples 20 --jit off --gpu -1"
+    assert in_process(*flags.split(), "--run_dir", tmp_path) == 0, capfd.readouterr().err
+    config, model = load_config(tmp_path), load_run(tmp_path).model
+    assert config.hyperparameters == {"first_std": 3.0, "groups": 2}
+    assert "model-wide-first-std-3.0-groups-2" in default_path(config).name
+    assert model.first_std == 3.0 and model.encoder[0].heads[1].bias.numpy() == pytest.approx(np.log(3), abs=1e-3)
+    copy = model.without_units([np.array([False, True, True, True])], [np.zeros(4)])
+    assert copy.first_std == 3.0
+    assert settings_of_sibling(config, {"objective": "dreg"}).hyperparameters == {"first_std": 3.0}
+    growing = dict(model="wide", hyperparameters={"first_std": 3.0}, epochs=4, grow_samples=0.5)
+    assert Config(**growing).resolved().beginning()["hyperparameters"] == {"first_std": 3.0}
+    assert in_process("--resume", "--run_dir", tmp_path, "--first_std", 2) == 2
+    assert "--first_std: 2.0, but" in capfd.readouterr().err
+    assert in_process("--resume", "--run_dir", tmp_path, "--elbo_weight", 0.5) == 2
+    assert "--elbo_weight: only with ciwae, and" in capfd.readouterr().err
 
 
 OUTSIDE_MODELS = ("training", "evaluation", "plots", "tasks", "experiment", "data", "tables.py", "main.py", "utils.py")

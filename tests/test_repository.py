@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from experiment import cells, markdown, recipe
-from experiment.flags import default_path, hyperparameters, parse_flags
+from experiment.flags import default_path, parse_flags
 from experiment.presets import PRESETS
 from experiment.run_folder import RESULTS, ROOT, Run, load_config
 from experiment.session import Session
 from experiment.settings import Config
+from models.catalogue import hyperparameters
 from utils import read_csv
 
 README = (ROOT / "README.md").read_text()

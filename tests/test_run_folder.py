@@ -46,6 +46,19 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_is_begun_anew(tmp_pa
         run.check(SMALL.resolved())
 
 
+def test_a_folder_made_for_a_run_that_never_began_goes(tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("new", "there", "begun", "written"):
+        run = Run(tmp_path / name)
+        if name == "begun":
+            run.begin(SMALL.resolved())
+        if name == "written":
+            (run.path / "notes.txt").write_text("the user's")
+        run.release()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["begun", "there", "written"]
+    assert (tmp_path / "begun/config.json").exists() and (tmp_path / "written/notes.txt").exists()
+
+
 def test_a_run_that_was_stopped_is_not_begun_anew(tmp_path):
     run = Run(tmp_path / "a")
     (run.checkpoints / "ckpt-7.index").touch()
@@ -128,6 +141,7 @@ def test_values_of_each_image_may_lie_in_the_run_s_new_folder(tmp_path):
     config = Config(run_dir=str(tmp_path / "new"), per_image=str(tmp_path / "new/each.csv")).resolved()
     for content in (None, "", "\ufefftest_image,label"):  # new; made by `touch`; saved again by a spreadsheet
         if content is not None:
+            (tmp_path / "new").mkdir(exist_ok=True)
             (tmp_path / "new/each.csv").write_text(content, encoding="utf-8")
         run, *how = open_folder(config)
         assert run.path == tmp_path / "new" and how == [False, False]

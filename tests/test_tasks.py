@@ -17,7 +17,7 @@ import evaluation
 import evaluation.ais
 import plots.runs
 import plots.tasks
-from experiment import command_line, session, survey
+from experiment import command_line, program, session, survey
 from experiment.run_folder import ROOT, Run, load_config
 from experiment.settings import Config
 from tests.helpers import last_frame, one_line
@@ -121,6 +121,11 @@ def test_task02(few_digits, constants, no_figures, monkeypatch, capfd):
     assert last("dreg", 8, "decoder") == pytest.approx(last("iwae_elbo", 8, "decoder"), rel=1e-3)
     assert last("dreg", 8, "encoder") > 1.1 * last("iwae_elbo", 8, "encoder")
     assert last("dreg", 8, "encoder", "distance") < 2 * last("dreg", 8, "encoder", "by_chance")
+    held = Run(*few_digits.glob("quick/iwae-*"))
+    shutil.rmtree(folder)
+    gc.collect()
+    assert run("task02", *flags) == 2 and f"another process is writing to {held.path}" in capfd.readouterr().err
+    assert not list(folder.glob("checkpoints/*"))  # it was known before the training
 
 
 def test_task07(few_digits, digits, constants, no_figures, monkeypatch, capfd):
@@ -191,7 +196,8 @@ def test_tasks_take_images_of_other_sizes_without_labels(
     assert figures <= {path.name for folder in folders for path in folder.rglob("*.png")}
 
 
-def test_task06_needs_a_trained_model(few_digits, capfd):
+def test_task06_needs_a_trained_model(few_digits, monkeypatch, capfd):
+    monkeypatch.setattr(program, "start_tensorflow", None)  # which takes seconds
     assert run("task06", "--gpu", -1) == 2
     assert capfd.readouterr().err == f"{os.path.basename(sys.argv[0])}: error: no trained model in results/; " + (
         "python main.py --preset quick makes one\n"
@@ -287,8 +293,8 @@ def test_tasks_run_from_anywhere_with_their_own_settings(name, tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_tasks_say_what_they_are_about(name, monkeypatch):
     said = {}
-    for program in ("command_line", "survey"):
-        monkeypatch.setattr(f"experiment.{program}", lambda *_, **how: said.update(how))
+    for frame in ("command_line", "survey"):
+        monkeypatch.setattr(f"experiment.{frame}", lambda *_, **how: said.update(how))
     with pytest.raises(SystemExit):
         runpy.run_path(str(ROOT / "tasks" / f"{name}.py"), run_name="__main__")
     task = importlib.import_module(f"tasks.{name}")

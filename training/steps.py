@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from models.catalogue import objective_function
+from models.catalogue import OBJECTIVES, objective_function
 from models.gradients import estimate_and_gradients
 from models.objectives import vae_elbo
 from models.random import Stream, random_algorithm, stateless_seed
@@ -70,7 +70,7 @@ def make_gradients(config, model):
     images: all of them, or a replica's share, of which `first` is a multiple. y [n, n_context]; i, beta: scalars.
     value and bound in nats; the gradients, of ascent, in the order of model.trainable_variables.
     """
-    objective = objective_function(config.objective, config.hyperparameters or {})
+    objective = objective_function(config.objective, config.numbers_of(OBJECTIVES[config.objective]))
     algorithm, n_backward = random_algorithm(config.compiled), config.backward_samples
     n_micro = n_microbatches(config)
     micro_size = config.batch_size // n_micro

@@ -1,110 +1,45 @@
 """Numbers in the pages' sentences are those of the committed files, as the tables' are (test_repository.py)."""
 
-import json
-
 import numpy as np
 import pytest
 
 from experiment.cells import REFERENCE
-from experiment.run_folder import RESULTS, ROOT
-from utils import read_csv
-
-
-def record(name):
-    return json.loads((RESULTS / name / "test_llh.json").read_text())
-
-
-def llh(name):
-    return record(name)["test_llh"]
-
-
-def logged(name, column, epoch=-1):
-    return float(read_csv(RESULTS / name / "metrics.csv")[epoch][column])
-
-
-def seeds(name):
-    return [llh(name + rest) for rest in ("", "-seed1", "-seed2")]
-
-
-def lead(name, other="iwae"):
-    """Of DReG, or of another run, over that of the IWAE."""
-    return llh(name) - llh(name.replace("dreg", other))
-
-
-def pareto(names):
-    found = [record(name)["pareto_k"] for name in names]
-    return min(found), max(found)
-
-
-def runs_of(dataset):
-    folders = RESULTS.glob(f"fast/*dataset-{dataset}*")
-    return sorted(str(folder.relative_to(RESULTS)) for folder in folders if (folder / "model.weights.h5").exists())
-
-
-def fixed_less_mnist():
-    gaps = [llh(name.removesuffix("-dataset-binarized-mnist")) - llh(name) for name in runs_of("binarized-mnist")]
-    return min(gaps), max(gaps)
-
-
-def overfitting():
-    names = "fast/iwae-1l-k1-dataset-binarized-mnist", "fast/iwae-1l-k1"
-    return [logged(name, f"{split}_vae_elbo") for name in names for split in ("train", "test")]
-
-
-def of_epochs_last(name, n):
-    return logged(name, "test_vae_elbo") - logged(name, "test_vae_elbo", -1 - n)
-
-
-def missed_by_fast():
-    """(how many one-layer cells miss the reference with `fast`, by how little, by how much)"""
-    names = {"iwae_elbo": "iwae", "vae_elbo": "vae", "dreg": "dreg"}
-    gaps = []
-    for (objective, layers, k, conditional), value in REFERENCE.items():
-        if layers != 1 or k == 1 or conditional == "standard_prior":
-            continue
-        name = names[objective] if conditional == "no" else "ciwae-learned-prior"
-        every = seeds("fast/iwae-1l-k5") if (name, k) == ("iwae", 5) else [llh(f"fast/{name}-1l-k{k}")]
-        gaps.append(value - np.mean(every))
-    gaps = [gap for gap in gaps if gap > 0]
-    return len(gaps), min(gaps), max(gaps)
-
-
-def above_the_reference(name, objective, conditional="no"):
-    return [llh(f"long/{name}-1l-k{k}") - REFERENCE[objective, 1, k, conditional] for k in (5, 50)]
-
-
-def posteriors():
-    """(images by the grid near the estimate, all others: the least and the largest gap; the mean gap and KL)"""
-    rows = read_csv(RESULTS / "fast/iwae-1l-k5-n-latent-2/posteriors.csv")
-    gaps = [float(row["log_px_grid"]) - float(row["log_px_k5000"]) for row in rows]
-    kls = [float(row["kl_q_p"]) for row in rows]
-    far = [gap for gap in gaps if gap >= 0.1]
-    return len(gaps) - len(far), min(far), max(far), np.mean(gaps), np.mean(kls), max(kls)
-
-
-def noise(objective, k, network="encoder", column="snr"):
-    (row,) = [
-        row for row in read_csv(RESULTS / "fast/dreg-1l-k5/gradient_noise.csv")
-        if (row["objective"], row["k"], row["network"], row["epochs"]) == (objective, str(k), network, "328")
-    ]  # fmt: skip
-    return float(row[column])
-
-
-def annealed(name):
-    """Mean differences: annealing above importance sampling on test images; on images drawn, the upper end above it."""
-    test, drawn = (read_csv(RESULTS / name / f"{file}.csv") for file in ("annealed", "bracket"))
-    above = np.mean([float(row["annealed"]) - float(row["log_px"]) for row in test])
-    return above, np.mean([float(row["upper"]) - float(row["log_px"]) for row in drawn])
-
-
-def lost_without_inactive_units():
-    """name -> nats, by how much a run's log p(x) falls without its inactive units."""
-    rows = read_csv(RESULTS / "task06/active_units.csv")
-    return {row["run"]: float(row["log_px"]) - float(row["log_px_active_alone"]) for row in rows}
-
+from experiment.run_folder import ROOT
+from tests.prose import (
+    LONG,
+    WORDS,
+    a_tenth_of_the_epochs,
+    above_importance_sampling,
+    above_the_reference,
+    annealed,
+    between_two_seeds,
+    clock,
+    dreg_along_training,
+    effective_samples,
+    ends,
+    every_seed,
+    fall,
+    fixed_less_mnist,
+    hours,
+    lead,
+    llh,
+    logged,
+    lost_without_inactive_units,
+    missed_by_fast,
+    noise,
+    of_epochs_last,
+    overfitting,
+    pareto,
+    posteriors,
+    record,
+    runs_of,
+    seeds_each,
+    times,
+    units,
+)
 
 THREE = "fast/iwae-1l-k50", "fast/dreg-1l-k50", "fast/ciwae-standard-prior-1l-k50"
-R, T = "results/README.md", "tasks/README.md"
+R, T, B = "results/README.md", "tasks/README.md", "benchmarks/README.md"
 SENTENCES = [  # (page, what stands there, its numbers)
     (R, "Fixed MNIST lies {:.1f} to {:.1f} nats below MNIST", fixed_less_mnist),
     (R, "the ELBO of the last epoch is {:.1f} on 500 training images and {:.1f} on 500 test images; with MNIST, where"
@@ -116,12 +51,12 @@ SENTENCES = [  # (page, what stands there, its numbers)
     (R, "where one layer uses 12 units, {:.1f} to {:.1f}", lambda: pareto(runs_of("fashion-mnist"))),
     (R, "The model with two latent units has {:.2f} and {:.3f}, and",
      lambda: [record("fast/iwae-1l-k5-n-latent-2")[name] for name in ("pareto_k", "mc_error")]),
-    (R, "the eight cells of one layer with k = 5 and 50 lay {1:.2f} to {2:.2f} nats below the reference",
+    (R, "the {0:words} cells of one layer with k = 5 and 50 lay {1:.2f} to {2:.2f} nats below the reference",
      missed_by_fast),
     ("README.md", "with `fast` {0:words} one-layer cells lie {1:.2f} to {2:.2f} nats below", missed_by_fast),
     (R, "have a standard deviation of {:.2f} nats at k = 1 and of {:.2f} at k = 5",
-     lambda: [np.std(seeds(f"fast/iwae-1l-k{k}"), ddof=1) for k in (1, 5)]),
-    (R, "with it the three seeds of IWAE at k = 5 have {:.2f}, {:.2f} and {:.2f}", lambda: seeds("fast/iwae-1l-k5")),
+     lambda: [np.std(every_seed(f"fast/iwae-1l-k{k}"), ddof=1) for k in (1, 5)]),
+    (R, "with it the three seeds of IWAE at k = 5 have {:.2f}, {:.2f} and {:.2f}", lambda: every_seed("fast/iwae-1l-k5")),
     (R, "IWAE by {:.2f} at k = 5 and {:.2f} at k = 50", lambda: above_the_reference("iwae", "iwae_elbo")),
     (R, "DReG by {:.2f} and {:.2f}", lambda: above_the_reference("dreg", "dreg")),
     (R, "the VAE by {:.2f} and {:.2f}", lambda: above_the_reference("vae", "vae_elbo")),
@@ -175,8 +110,63 @@ SENTENCES = [  # (page, what stands there, its numbers)
     (T, "importance sampling with 5,000 samples lies {1:.2f} below its upper end. Left: on test images it lies {0:.2f}",
      lambda: annealed("fast/iwae-1l-k50")),
     (T, "On test images that is {0:.2f} nats, of which a single image", lambda: annealed("fast/iwae-2l-k50")),
+    (R, "models of one layer lie above the reference, {} each", lambda: [seeds_each(LONG)]),
+    (T, "no more than two seeds differ by. ({} each,",
+     lambda: [seeds_each([*LONG[2:4], *(f"fast/dreg-1l-k{k}" for k in (1, 5, 50))]).capitalize()]),
+    (R, "(MNIST's with one layer and k = 1: {})", lambda: [WORDS[len(every_seed("fast/iwae-1l-k1"))]]),
+    *((R, sentence, between_two_seeds) for sentence in (
+        "so two single runs of one recipe differ by about {:.2f} (", "Two seeds differ by about {:.2f} nats ([below]",
+        "two single seeds of `fast` differ by about {:.2f} nats")),
+    (R, "run in full with k = 1, ends {:.2f} below the reference",
+     lambda: [REFERENCE["iwae_elbo", 1, 1, "no"] - llh("paper/iwae-1l-k1")]),
+    (R, "ends {:.2f} above it on average ({:.2f}, {:.2f} and {:.2f} with the three", a_tenth_of_the_epochs),
+    (R, "They have {} to {} active units", lambda: ends(units(*LONG))),
+    (R, "with {} or {} active units ([runs](#every-run)), and k = 50 has {:.2f} with {}. On the log's 500 images {:.0f}"
+     " were active before k grew and {:.0f} at the end",
+     lambda: [*ends(units(*(f"fast/iwae-1l-k5{seed}" for seed in ("", "-seed1", "-seed2")))), llh("fast/iwae-1l-k50"),
+              *units("fast/iwae-1l-k50"), *fall("active_z1")]),
+    (R, "IWAE and DReG end with {:g} and the VAE with {}",
+     lambda: [np.mean(units("fast/iwae-1l-k50", "fast/dreg-1l-k50")), *units("fast/vae-1l-k50")]),
+    (R, "first epoch on, they have {}, {} and {}: there",
+     lambda: units(*(f"long/{name}-1l-k50" for name in ("iwae", "dreg", "vae")))),
+    (R, "With two layers {:g} units of z1 and {:g} of z2 are active whatever k",
+     lambda: [np.mean(units(*(f"fast/iwae-2l-k{k}" for k in (1, 5, 50)), layer=layer)) for layer in (0, 1)]),
+    (T, "ends {:.1f} nats above `iwae_elbo` with `--preset fast` at k = 1, 5 and 50 alike",
+     lambda: [np.mean([lead(f"fast/dreg-1l-k{k}") for k in (1, 5, 50)])]),
+    (R, "DReG's lead over IWAE shrinks from {:.1f} with `fast`",
+     lambda: [np.mean([lead(f"fast/dreg-1l-k{k}") for k in (5, 50)])]),
+    ("README.md", "with L_50 the ELBO falls by {2:.1f} nats", lambda: fall("test_vae_elbo")),
+    (R, "falls from {0:.1f} to {1:.1f} and the ELBO by {5:.1f} nats within the run, while log p(x) ends {6:.2f} nats",
+     lambda: [*fall("test_kl"), *fall("test_vae_elbo"), llh("fast/iwae-1l-k50") - llh("fast/vae-1l-k50")]),
+    (R, "lies below it, by {1:.1f} to {0:.1f} nats with one layer and {2:.1f} with two",
+     lambda: [*annealed("fast/iwae-1l-k50"), *annealed("fast/iwae-2l-k50")]),
+    (R, "and lies {3:.1f} nats too low on the 20 digits", posteriors),
+    (R, "One layer uses {:g} units, two use {:g} and {:g}; Pareto",
+     lambda: [np.mean(units(*[name for name in runs_of("binarized-mnist") if layers in name], layer=layer))
+              for layers, layer in (("-1l", 0), ("-2l", 0), ("-2l", 1))]),
+    ("README.md", "results/long/iwae-1l-k5` measures {:.2f} again", lambda: [llh("long/iwae-1l-k5")]),
+    (T, "For {0} of the {1} the weights tell: at most {2:.0f} effective samples of 5,000, where each of the eleven has"
+     " {3:.0f} or more. For {4} they do not: image 0 has {6:,.0f} effective samples, and is {5:.1f} nats off",
+     effective_samples),
+    (T, "though {:.0f} and {:.0f} nats for one image",
+     lambda: [above_importance_sampling(f"fast/iwae-{n}l-k50")[2] for n in (1, 2)]),
+    (T, "below annealing, {0:.2f} where Pareto k is below 1 and {1:.2f} elsewhere",
+     lambda: above_importance_sampling("fast/iwae-1l-k50")),
+    (T, "the one with the largest Pareto k, makes up {3:.2f}", lambda: above_importance_sampling("fast/iwae-2l-k50")),
+    (T, "DReG is ahead by {:.1f} to {:.1f} nats from epoch 20 to 130", dreg_along_training),
+    ("README.md", "with Adam is {:.1f} to {:.1f} times as fast as JAX's scan and {:.1f} to {:.1f} times as fast as"
+     " PyTorch's torch.compile on two cores, and at k = 50 takes {:.1f} to {:.1f} times as long as its matrix products"
+     " alone; with SOAP it is about as fast as JAX ({:.1f} to {:.1f} times)",
+     lambda: [*times("training", "JAX, lax.scan"), *times("training", "PyTorch, torch.compile"),
+              *times("training", "this project", "matrix", ks=(50,)), *times("soap", "JAX, lax.scan")]),
+    ("README.md", "needs {:.1f} hours at k = 5 where the paper's schedule would need {:.1f}, and {:.1f} at k = 50 where"
+     " that would need {:.0f}", lambda: [*hours(5, "long", "paper"), *hours(50, "long", "paper")]),
+    (B, "only {:.1f} to {:.1f} times as fast as JAX's whole step", lambda: times("soap", "JAX, lax.scan", "matrix")),
+    (B, "took {:.1f} hours with `paper` at k = 1; {:.1f} to {:.1f}, {:.1f} and {:.1f} with `fast` at k = 1, 5 and 50;"
+     " {:.1f} and {:.1f} with `long` at k = 5 and 50",
+     lambda: [*clock("paper/iwae-1l-k1"), *ends(clock(*(f"fast/iwae-1l-k1{n}" for n in ("", "-seed1", "-seed2")))),
+              *clock(*(f"{name}-1l-k{k}" for name in ("fast/iwae", "long/iwae") for k in (5, 50)))]),
 ]  # fmt: skip
-WORDS = {7: "seven", 8: "eight", 9: "nine"}
 
 
 @pytest.mark.parametrize(("page", "sentence", "numbers"), SENTENCES)

@@ -75,8 +75,8 @@ def read_csv(path):
 
 
 def numbered(folder, pattern):
-    """[(number, path)] in order, of the files in a folder whose names match the pattern, the group of which is the
-    number. Copies that a file manager made, such as "name_1 (copy).npz", do not.
+    """[(number, path)] of the files in a folder whose whole names match the pattern, in the order of the number, which
+    is the pattern's group. Copies that a file manager made, such as "name_1 (copy).npz", do not match.
     """
     found = ((re.fullmatch(pattern, path.name), path) for path in folder.glob("*"))
     return sorted((int(match[1]), path) for match, path in found if match)

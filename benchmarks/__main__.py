@@ -11,6 +11,7 @@ import sys
 
 from benchmarks.estimators import measure_estimators
 from benchmarks.evaluating import measure_evaluation
+from benchmarks.flags import at_least
 from benchmarks.hours import measure_hours
 from benchmarks.scaling import measure_scaling
 from benchmarks.tables import tables
@@ -24,7 +25,6 @@ from benchmarks.training import (
 )
 from experiment.flags import Parser
 from experiment.markdown import rewrite
-from experiment.rules import at_least
 from experiment.run_folder import provenance
 from utils import write_json
 

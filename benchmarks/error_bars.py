@@ -10,11 +10,11 @@ from unittest import mock
 
 import numpy as np
 
+from benchmarks.flags import at_least
 from data import DataError
 from experiment import load_run
 from experiment.errors import UsageError
 from experiment.flags import Parser
-from experiment.rules import at_least
 from experiment.run_folder import RESULTS
 from utils import evenly_spaced
 

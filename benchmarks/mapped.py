@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
+from benchmarks.flags import at_least
 from experiment.flags import Parser
-from experiment.rules import at_least
 from experiment.startup import start_tensorflow
 
 

@@ -54,9 +54,10 @@ class Dataset(NamedTuple):
         )
 
     def binarised(self, how):
-        """The same data as 0 and 255 alone, by `how` of data.catalogue.BINARISE; itself for "dynamic".
+        """The data with training images of 0 and 255 alone, by `how` of data.catalogue.BINARISE; itself for "dynamic".
 
-        The draw of "fixed" belongs to the data set, whatever the run's seed is; test images are drawn once in any case.
+        Test images become such with "threshold"; else they stay grey, and `binarised_test_images` draws them.
+        The draw of "fixed" belongs to the data set, whatever the run's seed is.
         Raises DataError for "none" where there are greys.
         """
         if how == "fixed":

@@ -1,8 +1,8 @@
 """A data set of the user's own: arrays in an .npz or .npy file, or in a folder of .npy files; or a folder of pictures.
 
 `facts` judges it by names, headers and labels, before anything large is read; `load` reads it, and judges the images.
-The arrays' names are Keras's: x_train, and y_train, x_test, y_test where there are such. What is in .npy files as bytes
-is not read into memory but mapped, so that it may be larger.
+The arrays' names are Keras's: x_train, and y_train, x_test, y_test where there are such. Grey images in .npy files are
+mapped into memory and not read, so that they may be larger than it.
 """
 
 import os
@@ -61,7 +61,7 @@ def entry_of(facts):
 
 
 def load(path, data_dir=None, expected=None):
-    """The data at `path` as a data.Dataset; the last tenth is the test set where none is given.
+    """The data at `path` as a data.Dataset; where no test set is given it is the last tenth, or two images.
 
     expected: what `facts` said of them when a run began. Raises DataError, also where they have changed since.
     """

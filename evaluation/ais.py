@@ -172,9 +172,9 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
     run = _make_run(model, n_chains, jit)
 
     def pilot_step_sizes(x, y, seed, noise):
-        """[n_temperatures, batch], of the transitions of chains from the prior, found by other chains, from `noise`. A
-        chain that adapts its own step sizes leaves no density as it is; nor does one whose step sizes depend on the
-        sample that it starts from.
+        """[n_temperatures, batch], of the transitions of chains from the prior, found by pilot chains that start at
+        `noise`: a chain leaves its densities as they are only if its step sizes depend neither on its own past nor on
+        where it starts.
         """
         few = temperatures(math.ceil(n_temperatures / PILOT))
         guess = tf.fill([len(few) - 1, x.shape[0]], FIRST_STEP_SIZE)
@@ -197,7 +197,7 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
 
 
 def _backwards(sizes):
-    """Step sizes [T, ...] at beta_1 ... beta_T -> those at beta_{T-1} ... beta_1, and beta_0 as beta_1. There is none
-    at beta_T = 1: the chain begins with an exact sample there.
+    """Step sizes [T, ...] at beta_1 ... beta_T -> [T, ...] at beta_{T-1} ... beta_0, with that of beta_1 for beta_0.
+    None is needed at beta_T = 1, where the chain begins with an exact sample.
     """
     return tf.concat([sizes[-2::-1], sizes[:1]], axis=0)

@@ -75,7 +75,7 @@ def make_log_likelihood(model, n_samples=5000, jit=True, binary=True):
     in chunks into a running log-sum-exp, so that memory does not depend on k but for the few largest weights.
     binary: False for a likelihood of real numbers; otherwise `estimate` raises ValueError for an x that is not binary.
     """
-    chunk = min(DRAWS, math.ceil(n_samples / CHUNKS))
+    chunk = min(DRAWS, max(1, n_samples // CHUNKS))
     groups = min(GROUPS, 2 ** int(math.log2(math.ceil(n_samples / chunk))))
     sizes = np.bincount(np.arange(n_samples) // chunk % groups)  # samples of each group
     tail = tail_size(n_samples)

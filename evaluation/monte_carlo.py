@@ -22,8 +22,8 @@ def monte_carlo_errors(log_sums, sizes):
         log V(k/G) = log V(k) + slope log G,  0 <= slope <= 1,  for G = 2, 4, ..., the number of groups,
 
     is fitted by least squares, with each point weighted by its degrees of freedom, G - 1. The slope is 1 for weights
-    of finite variance and many samples. One slope holds for all images: their errors are right together, and each by
-    itself is rough.
+    of finite variance and many samples. One slope holds for all images: the mean of their squared errors is the fitted
+    V(k), while the error of a single image is rough.
     """
     between = {}  # G -> the variance of the estimates from k/G samples, [n]
     while (groups := len(log_sums)) > 1:

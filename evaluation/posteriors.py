@@ -81,14 +81,16 @@ def make_true_posterior(model, jit=True, binary=True):
     p(x) and q sums to 1. binary: as for make_log_likelihood.
     """
     if model.n_latent != (2,) or model.n_context:
-        raise ValueError(f"a grid needs one stochastic layer of 2 units and no labels, not {model.n_latent}")
+        given = f"{model.n_latent} and {model.n_context} labels"
+        raise ValueError(f"a grid needs one stochastic layer of 2 units and no labels, not {given}")
     densities = _make_densities(model, jit)
 
     def true_posterior(x, n=200):
         if binary:
             check_binary(x)
-        ((q, _, _),) = model.encode(tf.constant(x[np.newaxis]), (tf.zeros([1, 1, 2]),))
-        mean, std = q.mean().numpy()[0], q.stddev().numpy()[0]
+        noise = tuple(map(tf.zeros_like, model.noise(1, 1, [0, 0])))
+        ((q, sample, _),) = model.encode(tf.constant(x[np.newaxis]), noise)
+        mean, std = (np.broadcast_to(of, sample.shape)[0, 0] for of in (q.mean(), q.stddev()))  # [unit]
         around_q = np.stack([mean - STDS_OF_Q * std, mean + STDS_OF_Q * std])  # [low or high, unit]
         box = np.stack([np.minimum(around_q[0], -5.0), np.maximum(around_q[1], 5.0)])
         for _ in range(2):  # what a coarse grid leaves is looked at again, more finely

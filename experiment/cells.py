@@ -154,9 +154,9 @@ def follows(config, preset, but=()):
 def grouped(results, key=cell_of, presets=TABLE, but=()):
     """The runs of a table: key(config) -> [Result], a seed each, the first seed first.
 
-    They are all of one preset: the first of `presets` in which there is a run with the first seed. Of several runs with
-    one seed the first by its folder's name counts, one that follows the preset in all before one that does but for
-    `but` (as in `follows`). So no run is chosen by its result. Keys that are None are left out.
+    They are all of one preset: the first of `presets` in which there is a run with the first seed. Of runs with one
+    seed one that follows the preset exactly comes before one that differs from it in a setting of `but`, then the first
+    folder's name counts. So no run is chosen by its result. Keys that are None are left out.
     """
     groups = {}
     for preset in reversed(presets):

@@ -8,5 +8,5 @@ class UsageError(Exception):
 
 
 def left_out(name, error):
-    """Says on stderr that one of several runs cannot be had, so that the others are not lost for it."""
+    """Says on stderr that one of several runs is left out, and why."""
     print(f"{name} is left out: {error}", file=sys.stderr)

@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(description, names=None, defaults=None, fixed=()):
-    """A flag for each setting of Config, or for those in `names` only, and for each hyperparameter without `names`.
+    """A flag for each setting in `names`; without `names`, for every setting of Config and every hyperparameter.
     What is parsed holds only what was given.
 
     defaults: settings whose usual value, which --help shows, is not Config's; fixed: those that --help leaves out.

@@ -251,9 +251,3 @@ def rewrite(page, **parts):
         text = f"{before}{begin}\n{part}\n{end}{after}"
     with whole_file(page) as temporary:
         temporary.write_text(text)
-
-
-def part_of(page, name):
-    """What stands between the marks of a part of a page."""
-    _, _, rest = page.read_text().partition(f"<!-- {name} -->")
-    return rest.partition(f"<!-- /{name} -->")[0].strip()

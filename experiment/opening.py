@@ -39,7 +39,7 @@ def _may_hold_values(path, run_dir):
     run = Run(os.path.realpath(run_dir), lock=False)
     folder, name = os.path.split(os.path.abspath(path))
     folder = os.path.realpath(folder)
-    if not name.endswith(".csv") or len(os.fsencode(name)) > 200:  # 255 at most, and a longer name is written first
+    if not name.endswith(".csv") or len(os.fsencode(name)) > 200:  # of 255: it is first written under a longer name
         return False
     others = run.metrics, run.annealed, run.bracket, run.posteriors, run.gradient_noise
     if os.path.join(folder, name) in map(str, others):

@@ -35,9 +35,9 @@ SETS_RATE = ("optimizer", "schedule")  # settings that a preset's learning rate 
 
 
 def settings_beside(preset, given):
-    """The settings of a preset beside the flags `given`: what belongs together changes together, or is refused.
+    """The settings of a preset, overridden by the flags `given`, {flag: value}. Its warm-ups follow other --epochs.
 
-    given: {flag: value}. Raises UsageError.
+    Raises UsageError, as where another optimizer or schedule than the preset's has no --learning_rate beside it.
     """
     if preset not in PRESETS:
         raise UsageError(f"--preset: {preset} is not allowed; one of {', '.join(PRESETS)}")

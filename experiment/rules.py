@@ -38,18 +38,6 @@ def gpus(text):
         raise argparse.ArgumentTypeError(f"{text} is not allowed; a GPU's number, several such as 0,1, or -1") from None
 
 
-def at_least(minimum, kind=int):
-    """The type of a flag of argparse's: a number from `minimum` on."""
-
-    def number(text):
-        if not minimum <= (value := kind(text)) < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not allowed; at least {minimum}")
-        return value
-
-    number.__name__ = kind.__name__  # in argparse's own words
-    return number
-
-
 def _is_a(value, kind):
     return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
 

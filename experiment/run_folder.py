@@ -26,7 +26,8 @@ RECORD = {  # what a measurement has, and of which type
     "active_units": list,
 }  # fmt: skip
 PARETO = {"pareto_k": float | None, "pareto_k_high": float | None}  # what records of earlier versions do not have
-DRAWN = {f"{split}_{bound}_elbo" for split in ("train", "test") for bound in ("iwae", "vae")}  # columns of figures
+# Columns that metrics.csv must have.
+DRAWN = {f"{split}_{bound}_elbo" for split in ("train", "test") for bound in ("iwae", "vae")}
 KEPT = "[a-z]\\w*"  # any name of what training keeps in arrays/
 TRAINING = {"epochs": int, "seconds": int | float}  # what the record of a training has
 PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
@@ -129,7 +130,7 @@ class Run:
         return True
 
     def check_weights(self):
-        """Raises UsageError where the weights are not those that training.json, if it says so, was written beside."""
+        """Raises UsageError where training.json has a SHA-256 that is not the weights'."""
         written = (self.trained() or {}).get("weights")
         if written and written != self.weights_sha256():
             raise UsageError(f"--run_dir: {self.weights} is damaged: its SHA-256 is not that in {self.training.name}")

@@ -19,7 +19,9 @@ from training.stages import PAPER_EPOCHS
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Every setting of an experiment, by the names of the flags. Where None stands, `resolved` fills in a value."""
+    """Every setting of an experiment, by the names of the flags. `resolved` fills in n_hidden, n_latent,
+    hyperparameters, binarise, schedule and own_data; any other None means that nothing was asked for.
+    """
 
     preset: str = setting(
         "paper", str, "a named set of flags; flags given beside it override it. paper: its schedule; long: a fifth of"
@@ -51,7 +53,7 @@ class Config:
         DEFAULT_DATASET, str, "data set, or the path of an .npz or .npy file or of a folder of pictures", "data",
         choices=lambda: (*DATASETS, "PATH"), or_path=True,
     )  # fmt: skip
-    own_data: dict | None = None  # of a data set that is a path: its sizes, which a run in progress goes by
+    own_data: dict | None = None  # of a data set that is a path: what data.own.facts found when the run began
     binarise: str | None = setting(
         None, str, "how grey pixels become 0 and 1: " + "; ".join(f"{how}, {what}" for how, what in BINARISE.items())
         + " (dynamic; none for the published sets of 0 and 1)", "data", choices=tuple(BINARISE),
@@ -93,7 +95,7 @@ class Config:
         minimum=0, below=1,
     )  # fmt: skip
     seed: int = setting(
-        0, int, "seed of the first weights and of every random number, but not of the draw of the test images",
+        0, int, "seed of the first weights and of every random number, but not of images that are drawn once",
         "optimisation", minimum=0, below=2**27,
     )  # fmt: skip
     jit: str = setting("on", str, "compile with XLA", "optimisation", choices=("on", "off"))
@@ -130,7 +132,7 @@ class Config:
         return config
 
     def completed(self):
-        """The same settings with a value in the place of each None, but not checked together."""
+        """The same settings with what `resolved` fills in, but not checked together."""
         sizes = MODELS[self.model].sizes
         if self.stochastic_layers not in sizes:
             known = ", ".join(map(str, sizes))
@@ -308,6 +310,6 @@ CALL = {field.name for field in flag_fields() if field.metadata["group"] in ("ru
 
 
 def _as_text(settings):
-    """Settings as text, without those that have their default: one that is added later changes no older text."""
+    """Settings as text, without those at their default: one that is added later leaves older texts as they were."""
     usual = dataclasses.asdict(Config().completed())
     return json.dumps({name: value for name, value in settings.items() if value != usual[name]}, sort_keys=True)

@@ -33,8 +33,9 @@ def finished_sibling(session, **changes):
 def settings_of_sibling(config, changes):
     """The Config with changes, {setting: value}, in the folder that they name."""
     of_this_run = dict(hyperparameters=config.numbers_of(MODELS[config.model]), start_from=None, per_image=None)
-    # A larger k has the preset's first samples, which a small k had cut.
-    if changes.get("n_samples", 0) > config.n_samples == config.first_samples:
-        of_this_run["first_samples"] = PRESETS.get(config.preset, {}).get("first_samples", Config.first_samples)
+    usual = PRESETS.get(config.preset, {}).get("first_samples", Config.first_samples)
+    # A larger k has the preset's first samples, where a small k had cut them.
+    if changes.get("n_samples", 0) > config.n_samples == config.first_samples < usual:
+        of_this_run["first_samples"] = usual
     other = dataclasses.replace(config, **of_this_run | changes).resolved()
     return dataclasses.replace(other, run_dir=str(default_path(other)))

@@ -41,9 +41,9 @@ def single_precision():
 def _muted_stderr():
     """Holds back what is written to stderr, by C++ too, and yields a list.
 
-    Where the block puts anything into the list, TensorFlow's lines about GPUs, its warnings and its errors are shown
-    when it ends. Where the block fails all is shown, but for Ctrl-C and a UsageError, which say why themselves. Where
-    the process is killed, as on a CPU that TensorFlow was not built for, Python says where.
+    When the block ends, TensorFlow's lines about GPUs, its warnings and its errors are shown if the list is not empty;
+    all is shown if the block raised, but for Ctrl-C and UsageError, which say why themselves. If the process is killed,
+    as on a CPU that TensorFlow was not built for, faulthandler says where.
     """
     wanted = []
     sys.stderr.flush()
@@ -97,7 +97,8 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
     core. strategy: as the flag of that name; multi_worker waits here for the other workers.
     What TensorFlow writes while it starts is held back, unless it fails or finds no such GPU; then it may say why.
 
-    Raises UsageError where a worker cannot start. Returns a Device.
+    Raises UsageError where a worker cannot start, and for other `threads` than TensorFlow has begun with. Returns a
+    Device.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -106,7 +107,10 @@ def start_tensorflow(gpu=None, threads=0, strategy="one"):
         import tensorflow as tf
 
         tf.get_logger().addFilter(_not_about_retracing)
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+        except RuntimeError:
+            raise UsageError(f"--threads: {threads} comes too late; this process began with another number") from None
         gpus = tf.config.list_physical_devices("GPU")
         numbers = asked if asked is not None else [0] if strategy == "one" else range(len(gpus))
         used = [n for n in numbers if 0 <= n < len(gpus)]

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 
 class Hyperparameter(NamedTuple):
-    """A number that belongs to an objective or a model, and with it a flag of the same name, which no other flag may
-    have. Those with a number of the same name share the Hyperparameter.
+    """A keyword argument of an objective or a model, and the flag of its name, which no setting may have. Entries with
+    an argument of the same name share the Hyperparameter.
     """
 
     default: Any
@@ -25,7 +25,7 @@ class ObjectiveEntry(NamedTuple):
     help: str
     hyperparameters: dict = {}  # name -> Hyperparameter; keyword arguments of the function
     elbo_at_one: bool = False  # with one sample it is the ELBO, in value and gradient
-    resamples: bool = False  # the gradient may go through a few samples only: --backward_samples
+    resamples: bool = False  # --backward_samples: the gradient is sum_i w~_i grad log w_i, which drawn samples estimate
     least_samples: int = 1  # with fewer it is not defined, or q learns nothing
     module: str = "models.objectives"
 

@@ -11,7 +11,7 @@ the score of q, and weigh the gradient through each sample instead. That rests o
 import numpy as np
 import tensorflow as tf
 
-from models.objectives import Estimate, iwae_eq14, logmeanexp, normalised
+from models.objectives import Estimate, iwae_elbo, iwae_eq14, logmeanexp, normalised
 
 
 def miwae(output, beta=1.0, groups=1):
@@ -31,11 +31,7 @@ def piwae(output, beta=1.0, groups=1):
     p follows L_k, the bound of all k samples, as in `iwae_elbo`.
     q follows (1/M) sum_m L_{k/M}, as in `miwae`.
     """
-    return Estimate(
-        bound=logmeanexp(output.log_w()),
-        surrogate=logmeanexp(output.log_w(beta)),
-        q_surrogate=_mean_of_groups(output.log_w(beta), groups),
-    )
+    return iwae_elbo(output, beta)._replace(q_surrogate=_mean_of_groups(output.log_w(beta), groups))
 
 
 def _mean_of_groups(log_w, groups):
@@ -100,14 +96,10 @@ def rws(output, beta=1.0):
 
     p follows L_k, as in `iwae_elbo`.
     q follows sum_i stop(w~_i) log q(z_i|x) with the samples held fixed, which goes down KL(p(z|x) || q(z|x)) in the
-    limit of many samples. With one sample its mean is zero. beta is in the weights only.
+    limit of many samples. With one sample its mean is zero. In what q follows beta is in the weights only.
     """
-    return Estimate(
-        bound=logmeanexp(output.log_w()),
-        surrogate=logmeanexp(output.log_w(beta)),
-        q_surrogate=tf.reduce_sum(normalised(output.log_w(beta)) * output.log_qz_x, axis=0),
-        through_samples=False,
-    )
+    q_surrogate = tf.reduce_sum(normalised(output.log_w(beta)) * output.log_qz_x, axis=0)
+    return iwae_elbo(output, beta)._replace(q_surrogate=q_surrogate, through_samples=False)
 
 
 def rws_dreg(output, beta=1.0):

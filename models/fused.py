@@ -18,11 +18,11 @@ def sum_softplus_dense(h, kernel, bias):
 
     h [rows, n_hidden], kernel [n_hidden, n_pixels], bias [n_pixels] -> [rows].
 
-    With e = exp(-|l|), softplus(l) = max(l, 0) + log(1 + e), and sigmoid(l) = 1 / (1 + e) for l >= 0, e / (1 + e) for
-    l < 0: one exponential serves both ways. The pixels are reshaped to [rows, n_pixels / width, width], so that
-    sum_d log(1 + e_d) over axis 1 is the logarithm of one product; an e below 2^-24 is lost in 1 + e, at most 5e-5 nats
-    in 784 pixels. The incoming gradient g [rows] multiplies the narrow factors, so that the logits and their sigmoid
-    are all there is of size [rows, n_pixels].
+    With e = exp(-|l|), softplus(l) = max(l, 0) + log(1 + e), and sigmoid(l) = 1 / (1 + e) for l >= 0, e / (1 + e) for l
+    < 0: one exponential serves the value and the gradient. The pixels are reshaped to [rows, n_pixels / width, width],
+    so that sum_d log(1 + e_d) over axis 1 is the logarithm of one product; an e below 2^-24 is lost in 1 + e, at most
+    5e-5 nats in 784 pixels. The incoming gradient g [rows] multiplies tensors of [rows, n_hidden], not of [rows,
+    n_pixels].
     """
     logits = tf.matmul(h, kernel) + bias
     e = tf.exp(-tf.abs(logits))

@@ -10,12 +10,12 @@ def estimate_and_gradients(model, objective, x, noise, y=None, beta=1.0):
     models.objectives.Estimate. Returns (value, bound, gradients): the means over the batch of the surrogate and of the
     bound, in nats, and a gradient for each of model.trainable_variables, of the surrogates' means.
 
-    Every sample is cut from the parameters that drew it, so the derivative has parts: with s the mean surrogate, z_l =
-    cut(sample_l) of layer l, and c the objective's z_weights,
+    Densities are given z_l = stop(sample_l), so that d/dz_l and dsample_l/dq are taken apart. With s the mean of the
+    surrogate over the batch, s_q that of the q_surrogate (s where there is none), and c the objective's z_weights,
 
         p follows  ds/dp;
-        q follows  ds/dq at fixed z (the score; and q's parameters in a KL divergence in closed form)
-                   +  sum_l c ds/dz_l dsample_l/dq,  where ds/dz_l goes through the layers drawn after l too,
+        q follows  ds_q/dq at fixed z (the score; and q's parameters in a KL divergence in closed form)
+                   +  sum_l c ds_q/dz_l dsample_l/dq,  where ds_q/dz_l goes through the layers drawn after l too,
 
     each part of q's only where the objective asks for it (`score`, `through_samples`).
     XLA merges what the parts have in common: where p and q follow one surrogate, there is one pass back through the
@@ -56,7 +56,10 @@ def _through_samples(tape, surrogate, output, drawn):
 
 
 def _in_order(model, p_gradients, q_gradients):
-    """The gradients in the order of model.trainable_variables; zeros where an objective does not reach a variable."""
+    """The gradients in the order of model.trainable_variables; zeros where an objective does not reach a variable.
+
+    (TensorFlow's `unconnected_gradients` cannot make zeros of Keras's variables.)
+    """
     variables = [*model.p_variables, *model.q_variables]
     found = {id(v): g for v, g in zip(variables, [*p_gradients, *q_gradients])}
     return [tf.zeros(v.shape) if found[id(v)] is None else found[id(v)] for v in model.trainable_variables]

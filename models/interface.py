@@ -46,8 +46,8 @@ class LogWeights(NamedTuple):
 class Model(Protocol):
     """A latent-variable model p(x, z) with its approximate posterior q(z|x). Every method is pure: noise is explicit.
 
-    p(x, z) must not read q's variables, as a VampPrior does: dreg, stl, rws and their like give q no gradient through
-    log p(x, z) at fixed z, so theirs would be wrong without a word.
+    p(x, z) must not depend on q's variables, as with a VampPrior: dreg, stl, rws and their like leave out q's gradient
+    through log p(x, z) at fixed z, and would be silently wrong.
 
     The constructor takes n_hidden and n_latent (one entry per stochastic layer), n_pixels, pixel_means ([n_pixels] in
     [0, 1], or None), n_context, learned_prior (whether p(z|y) is learned), and the hyperparameters of its entry in

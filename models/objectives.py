@@ -1,4 +1,5 @@
-"""The objectives: each turns log w [n_samples, batch] into what is reported and what p and q follow, in nats.
+"""The objectives: each turns the parts of log w, [n_samples, batch], into a bound, which is reported, and surrogates,
+whose gradients p and q ascend; in nats.
 
 One signature, `objective(output, beta=1.0, **hyperparameters) -> Estimate`. `output` is a models.interface.LogWeights.
 `beta` (KL warm-up) multiplies log p(z) - log q(z|x) in what p and q follow; in what is reported it is 1. Here are the
@@ -84,4 +85,4 @@ def stl(output, beta=1.0):
 
     For k > 1 this gradient is biased.
     """
-    return Estimate(bound=logmeanexp(output.log_w()), surrogate=logmeanexp(output.log_w(beta)), score=False)
+    return iwae_elbo(output, beta)._replace(score=False)

@@ -24,8 +24,10 @@ class Stream(enum.IntEnum):
 def stateless_seed(seed, stream, index):
     """The [2] int32 seed of draw number `index` of `stream`.
 
-    seed: int, 0 <= seed < 2**27; index: int or scalar int tensor.
+    seed: int; index: int or scalar int tensor. Raises ValueError unless 0 <= seed < 2**27.
     """
+    if not 0 <= seed < 2**27:  # beyond, int32 would wrap, and two seeds share their numbers
+        raise ValueError(f"seed {seed} is not allowed; from 0 to 2**27 - 1")
     return tf.stack([tf.constant(seed * 16 + int(stream), tf.int32), tf.cast(index, tf.int32)])
 
 

@@ -2,7 +2,7 @@
 
 from plots.style import LINE_COLOURS, plt, save
 
-NAMES = {  # objective: (name, colour, style); a colour for what is estimated, dashes where it is doubly reparameterised
+NAMES = {  # objective: (label, colour, line style); one colour for one target, dashed: doubly reparameterised
     "vae_elbo": ("ELBO", "#000000", "-"),
     "iwae_elbo": ("IWAE", LINE_COLOURS[0], "-"),
     "dreg": ("IWAE: DReG", LINE_COLOURS[0], "--"),

@@ -87,8 +87,8 @@ class Gradients:
 def references(gradients):
     """What the means are held against: {("decoder" or "rws" or k of the encoder): GradientMoments}, from other noise.
 
-    The decoder's: the gradient of log p(x), by many samples. The encoder's: that of L_k, as `dreg` estimates it; but
-    for reweighted wake-sleep, which goes down KL(p(z|x) || q(z|x)), that, by many samples.
+    The decoder's: the gradient of log p(x), by `iwae_elbo` with MANY_SAMPLES. The encoder's: that of L_k, by `dreg`; of
+    reweighted wake-sleep that of -KL(p(z|x) || q(z|x)), by `rws_dreg` with MANY_SAMPLES.
     """
     of_encoder = {k: gradients.moments("dreg", k, REFERENCE_DRAWS, first=DRAWS)["encoder"] for k in SAMPLES}
     many = {name: gradients.moments(name, MANY_SAMPLES, MANY_DRAWS, first=DRAWS) for name in ("iwae_elbo", "rws_dreg")}
@@ -96,10 +96,11 @@ def references(gradients):
 
 
 def gradient_rows(session):
-    """A row for each stage, estimator, k and network. Lengths are in the units of the mean gradient held against.
+    """A row for each stage, estimator, k and network.
 
     variance: of a parameter's gradient, averaged over the parameters; snr: GradientMoments.snr; distance: of the mean
-    from the reference, at the last epoch; by_chance: its sampling error, as GradientMoments.distance has it.
+    from the reference, at the last epoch; by_chance: its sampling error, as GradientMoments.distance has it; both over
+    the reference's norm.
     """
     from utils import ProgressBar
 

@@ -21,8 +21,8 @@ TEMPERATURES, CHAINS = 4000, 16
 
 
 def n_test_images(config):
-    """IMAGES, or --eval_images. What a preset has there is meant for the log likelihood, which is measured faster; the
-    same number given as a flag cannot be told from it.
+    """IMAGES, or --eval_images; but a number that equals the preset's own counts as not given, for that is meant for
+    the log likelihood, which is measured faster.
     """
     asked = config.eval_images
     return IMAGES if asked in (None, PRESETS.get(config.preset, {}).get("eval_images")) else asked

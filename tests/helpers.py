@@ -60,3 +60,9 @@ def one_line(capfd, *said):
     out, err = capfd.readouterr()
     assert err.count("\n") == 1 and all(text in err for text in said), err
     return out
+
+
+def part_of(page, name):
+    """What stands between the marks of a part of a page."""
+    _, _, rest = page.read_text().partition(f"<!-- {name} -->")
+    return rest.partition(f"<!-- /{name} -->")[0].strip()

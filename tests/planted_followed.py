@@ -5,6 +5,17 @@ from tests.planted_runs import fault
 # fmt: off
 
 FOLLOWED = [
+    fault("seeds that wrap", "models/random.py", "if not 0 <= seed < 2**27:", "if seed < 0:",
+          "random::seeds_beyond_those_that_differ_are_refused"),
+    fault("fewer chunks than promised", "evaluation/likelihood.py", "max(1, n_samples // CHUNKS)",
+          "math.ceil(n_samples / CHUNKS)", "evaluation::there_are_enough_chunks_for_the_groups"),
+    fault("noise of a grid has two columns", "evaluation/posteriors.py",
+          "tuple(map(tf.zeros_like, model.noise(1, 1, [0, 0])))", "(tf.zeros([1, 1, 2]),)",
+          "posteriors::a_grid_takes_any_noise_and_any_shape_of_q"),
+    fault("siblings lose --first_samples", "experiment/siblings.py", "== config.first_samples < usual:",
+          "== config.first_samples:", "session::a_sibling_with_more_samples_has_the_preset_s_first_ones"),
+    fault("other threads in one process are a traceback", "experiment/startup.py", "except RuntimeError:",
+          "except ZeroDivisionError:", "devices::threads_cannot_change_within_a_process"),
     fault("a run that never began leaves its folder", "experiment/run_folder.py",
           "if self._made and not self.config.exists():", "if False:",
           "run_folder::a_folder_made_for_a_run_that_never_began_goes"),

@@ -14,10 +14,10 @@ from benchmarks import hours
 from benchmarks.contenders import evaluation, keras_fit, layout, ours, parts, soap_products, split, tf_reference
 from benchmarks.contenders import products as products_alone
 from benchmarks.tables import tables
-from experiment.markdown import part_of
 from models import blocks
 from models.catalogue import MODELS
 from models.iwae import IWAE
+from tests.helpers import part_of
 from tests.oracles import numpy_log_w
 from training.soap import SOAP
 

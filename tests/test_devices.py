@@ -74,6 +74,12 @@ def test_a_process_that_dies_while_tensorflow_starts_says_where():
     assert process.returncode == -signal.SIGABRT and process.stderr.startswith("Fatal Python error: Aborted")
 
 
+def test_threads_cannot_change_within_a_process():
+    tf.constant(1)  # TensorFlow is at work
+    with pytest.raises(UsageError, match="--threads: 1000 comes too late"):
+        start_tensorflow(-1, 1000)
+
+
 def test_a_worker_that_cannot_start_is_one_line(few_digits, monkeypatch, capfd):
     def in_use():
         raise tf.errors.UnknownError(None, None, "Could not start gRPC server")

@@ -186,6 +186,15 @@ def test_evenly_spaced_images_spread_over_all_images():
     assert evenly_spaced(np.arange(10000), 3000)[-1] > 9990
 
 
+def test_there_are_enough_chunks_for_the_groups(monkeypatch):
+    """Of which the Monte Carlo error is made."""
+    made = {}
+    monkeypatch.setattr(likelihood, "_make_accumulate", lambda model, k, chunk, *_: made.update({k: -(-k // chunk)}))
+    for k in (1, 9, 11, 15, 21, 199, 5000):
+        make_log_likelihood(None, k)
+    assert made == {1: 1, 9: 9, 11: 11, 15: 15, 21: 11, 199: 11, 5000: 250}
+
+
 def test_logmeanexp_is_max_shifted():
     np.testing.assert_allclose(logmeanexp(tf.constant([-10000.0, -10001.0])), -10000 + np.log((1 + np.exp(-1)) / 2))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from evaluation import (
     ACTIVE,
@@ -58,6 +59,25 @@ def test_grid_is_the_closed_form_posterior():
         np.testing.assert_allclose(grid.log_p[likely], exact.logpdf(points)[likely], atol=5e-3)
         assert grid.kl == pytest.approx(closed_kl(model), abs=5e-3)
         assert len(grid.first) == len(grid.second) == 200  # fine enough here, so the points are not doubled
+
+
+def test_a_grid_takes_any_noise_and_any_shape_of_q(monkeypatch):
+    """Noise may have more columns than units; the mean of q may have an axis of samples, as that of a flow does."""
+    model = LinearGaussian(error=0.4)
+    expected = make_true_posterior(model, binary=False)(model.x[0])
+    encode = model.encode
+
+    def of_three_columns(x, noise, y=None, cut=tf.identity):
+        assert noise[0].shape[-1] == 3
+        ((q, sample, z),) = encode(x, (noise[0][..., :2],), y, cut)
+        q = tfd.Independent(tfd.Normal(q.mean()[tf.newaxis], q.stddev()[tf.newaxis]), 1)
+        return [(q, sample, z)]
+
+    monkeypatch.setattr(model, "noise", lambda n, batch, seed: (tf.ones([n, batch, 3]),))
+    monkeypatch.setattr(model, "encode", of_three_columns)
+    monkeypatch.setattr(model, "log_weights", lambda x, z, y=None: model._densities(x, encode(x, z)[0][0], *z, *z))
+    found = make_true_posterior(model, binary=False)(model.x[0])
+    assert (found.log_px, found.kl) == pytest.approx((expected.log_px, expected.kl))
 
 
 def test_points_are_doubled_until_the_grid_is_fine_enough():

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from models.random import Stream, random_algorithm, standard_normal, stateless_seed
@@ -15,6 +16,12 @@ def test_no_two_streams_seeds_or_indices_give_the_same_numbers():
         assert tuple(numbers) not in draws.values(), (seed, stream, index)
         draws[seed, stream, index] = tuple(numbers)
     assert len(draws) == 4 * len(Stream) * 3
+
+
+@pytest.mark.parametrize("seed", [-1, 2**27, 2**28])
+def test_seeds_beyond_those_that_differ_are_refused(seed):
+    with pytest.raises(ValueError, match=f"seed {seed} is not allowed"):
+        stateless_seed(seed, Stream.NOISE, 0)
 
 
 def test_streams_fit_into_their_share_of_the_seed():

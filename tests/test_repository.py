@@ -17,6 +17,7 @@ from experiment.run_folder import RESULTS, ROOT, Run, load_config
 from experiment.session import Session
 from experiment.settings import Config
 from models.catalogue import hyperparameters
+from tests.helpers import part_of
 from utils import read_csv
 
 README = (ROOT / "README.md").read_text()
@@ -86,12 +87,12 @@ def test_every_committed_result_has_what_it_takes_to_measure_it_again(folder):
 def test_the_pages_tables_are_those_of_the_results():
     every = cells.results_in(COMMITTED)
     results = cells.finished(every)
-    assert markdown.part_of(ROOT / "README.md", "results") == markdown.summary(results)
-    assert markdown.part_of(RESULTS / "README.md", "results") == markdown.tables(results)
-    assert markdown.part_of(ROOT / "tasks/README.md", "estimators") == markdown.estimators(results)
-    assert markdown.part_of(RESULTS / "README.md", "runs") == markdown.every_run(every)
-    assert markdown.part_of(RESULTS / "README.md", "annealed") == markdown.annealed(every)
-    assert markdown.part_of(RESULTS / "README.md", "sets") == markdown.sets(results)
+    assert part_of(ROOT / "README.md", "results") == markdown.summary(results)
+    assert part_of(RESULTS / "README.md", "results") == markdown.tables(results)
+    assert part_of(ROOT / "tasks/README.md", "estimators") == markdown.estimators(results)
+    assert part_of(RESULTS / "README.md", "runs") == markdown.every_run(every)
+    assert part_of(RESULTS / "README.md", "annealed") == markdown.annealed(every)
+    assert part_of(RESULTS / "README.md", "sets") == markdown.sets(results)
 
 
 def test_k_grew_in_the_committed_runs_when_their_settings_say():

@@ -129,6 +129,8 @@ def test_a_sibling_with_more_samples_has_the_preset_s_first_ones():
     for given, expected in (({}, 5), ({"n_samples": 50}, 5), ({"n_samples": 50, "first_samples": 3}, 3)):
         config = Config(**long | {"n_samples": 1} | given).resolved()
         assert settings_of_sibling(config, {"n_samples": 100}).first_samples == expected
+    config = Config(preset="fast", **settings_beside("fast", {"n_samples": 5, "first_samples": 5})).resolved()
+    assert settings_of_sibling(config, {"n_samples": 50}).first_samples == 5  # as was asked for
 
 
 def test_a_sibling_has_this_run_s_settings_but_not_its_files():

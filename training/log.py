@@ -13,7 +13,8 @@ class Log:
     In TensorBoard `train` and `test` are two runs with the same tags, so that their curves lie over one another.
 
     step: where the run stands. Rows after it were written by a process that got further than its last checkpoint;
-    they are dropped, and will come again. settings: {name: number, text or None}, for TensorBoard's hyperparameters.
+    they are dropped, and will come again. settings: {name: value}, for TensorBoard's hyperparameters, where all but
+    numbers are shown as text.
     """
 
     def __init__(self, run, step, settings):

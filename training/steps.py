@@ -14,8 +14,8 @@ ROWS_IN_CACHE = 1000  # samples whose activations a CPU's caches hold; larger ba
 
 
 def rows_of(drawn, first, n, axis=0):
-    """Rows first ... first + n - 1 along an axis. What is random is drawn for a whole batch and sliced, so that it
-    depends on an image's place in the batch, however the batch is divided; XLA computes only the rows that are kept.
+    """Rows first ... first + n - 1 along an axis. Random numbers are drawn for a whole batch or microbatch and then
+    sliced: those of an image depend on its place there, however it is divided. XLA computes only the rows that stay.
     """
     if n == drawn.shape[axis]:
         return drawn
@@ -55,7 +55,9 @@ def take_samples(noise, drawn):
 
 
 def n_microbatches(config):
-    """Into how many equal microbatches a batch is split, so that each fits a CPU's caches; 1 on a GPU."""
+    """Into how many equal microbatches a batch is split, so that each fits a CPU's caches, as far as one image's
+    samples do; 1 on a GPU.
+    """
     if tf.config.get_visible_devices("GPU"):
         return 1
     batch = config.batch_size
@@ -91,7 +93,8 @@ def make_gradients(config, model):
         return tf.reduce_mean(estimate.surrogate), tf.reduce_mean(estimate.bound), gradients
 
     def gradients(x, y, i, beta, first=0):
-        size = math.gcd(micro_size, x.shape[0])  # of a part: those of a share do not cross those of the batch
+        # Images of a part: it divides a microbatch and this replica's share, so that no part crosses a border.
+        size = math.gcd(micro_size, x.shape[0])
         parts_per_micro, n_parts = micro_size // size, x.shape[0] // size
 
         def of_number(number, x, y):

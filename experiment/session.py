@@ -264,6 +264,7 @@ def build_model(config, pixel_means):
     import keras
 
     keras.utils.set_random_seed(config.seed)
+    numbers = config.numbers_of(MODELS[config.model])
     model = model_class(config.model)(
         n_hidden=config.n_hidden,
         n_latent=config.n_latent,
@@ -271,9 +272,11 @@ def build_model(config, pixel_means):
         pixel_means=pixel_means,
         n_context=config.data_entry.n_labels if config.conditional != "no" else 0,
         learned_prior=config.conditional == "learned_prior",
-        **config.numbers_of(MODELS[config.model]),
+        **numbers,
     )
     known = {id(variable) for variable in (*model.p_variables, *model.q_variables)}
     if known != {id(variable) for variable in model.trainable_variables}:  # what Keras does not see is not trained
         raise TypeError(f"{type(model).__name__}: p_variables and q_variables are not together trainable_variables")
+    if numbers and not numbers.items() <= model.get_config().items():  # a copy would have others
+        raise TypeError(f"{type(model).__name__}: get_config lacks one of {', '.join(numbers)}, or has another value")
     return model

@@ -141,7 +141,7 @@ class Config:
                 " models/catalogue.py"
             )
         n_hidden, n_latent = sizes[self.stochastic_layers]
-        known = {name: one.default for name, one in hyperparameters_of(self.model, self.objective).items()}
+        known = {name: one.type(one.default) for name, one in hyperparameters_of(self.model, self.objective).items()}
         given = self.hyperparameters or {}
         if not isinstance(given, dict):
             raise UsageError(f"hyperparameters: {given} is not allowed; a number for each name")

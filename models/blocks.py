@@ -80,6 +80,8 @@ class BernoulliBlock(Block):
         with logits l = h W + b,  log p = sum_d x_d l_d - sum_d softplus(l_d),  and the first sum is
         h . (x W^T) + x . b, which never needs the logits at all.
         """
+        if type(self).call is not BernoulliBlock.call:  # a subclass has another definition
+            return self(z).log_prob(x)
         h = self.features(z)  # [n_samples * batch, n_hidden]
         (head,) = self.heads
         kernel, bias = tf.convert_to_tensor(head.kernel), tf.convert_to_tensor(head.bias)

@@ -84,11 +84,16 @@ MODELS = {
 
 
 def hyperparameters():
-    """Every hyperparameter: name -> (Hyperparameter, the objectives and models that have it)."""
+    """Every hyperparameter: name -> (Hyperparameter, the objectives and models that have it).
+
+    Raises ValueError where two of one name differ.
+    """
     found = {}
     for owner, entry in (*OBJECTIVES.items(), *MODELS.items()):
         for name, parameter in entry.hyperparameters.items():
-            found.setdefault(name, (parameter, []))[1].append(owner)
+            if found.setdefault(name, (parameter, []))[0] != parameter:
+                raise ValueError(f"{owner} and {found[name][1][0]} have different hyperparameters called {name}")
+            found[name][1].append(owner)
     return found
 
 

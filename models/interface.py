@@ -74,7 +74,8 @@ class Model(Protocol):
 
         q: a tfd distribution, given the layers drawn before, whose mean() and stddev() broadcast to [n_samples, batch,
         n_latent];
-        sample [n_samples, batch, n_latent]: reparameterised; z = cut(sample): what all later layers are given.
+        sample [n_samples, batch, n_latent]: reparameterised; z = cut(sample): what all later layers are given, and what
+        q.log_prob is a function of (log q kept from the forward pass would make dreg and its like silently wrong).
         """
 
     def __call__(self, x, noise, y=None, cut: Callable = tf.identity) -> LogWeights:
@@ -98,5 +99,5 @@ class Model(Protocol):
         """A copy in which units play no part: their terms in log w cancel, and what reads them is given their mean.
 
         keep: a bool array [n_latent] for each layer; means: a float array [n_latent] for each. Raises ValueError where
-        a layer would have no unit left.
+        a layer would have no unit left, and NotImplementedError where a model cannot do it.
         """

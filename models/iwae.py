@@ -86,7 +86,7 @@ class IWAE(keras.Model):
 
     def prior(self, y=None):
         """p(zL), or p(zL|y) for y [batch, n_context] if it is learned: an Independent of Normals. With any other
-        override sample_prior, _densities (its KL divergence in closed form) and without_units too.
+        override sample_prior, kl_divergence and without_units too.
         """
         if self.prior_block:
             return self.prior_block(y)
@@ -130,10 +130,7 @@ class IWAE(keras.Model):
         log_p_layers = [p.log_prob(point) for p, point in zip(priors, z)]
         # log p(x|z) = log p(x|z1)
         log_px_z = self.likelihood.log_prob(x, self._with_context(z[0], y))
-        # kl = KL(q(zL|.) || p(zL)) + sum_{l<L} [ -H(q(zl|.)) - log p(zl|z{l+1}) ], KL and H in closed form
-        kl = tfd.kl_divergence(qs[-1], priors[-1])
-        for q, log_p in zip(qs[:-1], log_p_layers):
-            kl += -q.entropy() - log_p
+        kl = self.kl_divergence(qs, priors, log_q_layers, log_p_layers)
         return LogWeights(
             log_px_z=log_px_z,
             log_p_layers=tuple(log_p_layers),
@@ -142,6 +139,16 @@ class IWAE(keras.Model):
             samples=tuple(samples),
             z=tuple(z),
         )
+
+    def kl_divergence(self, qs, priors, log_q_layers, log_p_layers):
+        """An estimate of KL(q(z|x) || p(z)), nats, that broadcasts to [n_samples, batch]. A subclass whose q or prior
+        has none in closed form returns sum(log_q_layers) - sum(log_p_layers).
+        """
+        # KL(q(zL|.) || p(zL)) + sum_{l<L} [ -H(q(zl|.)) - log p(zl|z{l+1}) ], KL and H in closed form
+        kl = tfd.kl_divergence(qs[-1], priors[-1])
+        for q, log_p in zip(qs[:-1], log_p_layers):
+            kl += -q.entropy() - log_p
+        return kl
 
     def sample_prior(self, noise, y=None):
         """Samples of p(z), a tuple of [n_samples, batch, n_latent] from z1 up, for noise as from `noise`."""
@@ -166,7 +173,8 @@ class IWAE(keras.Model):
         """A copy in which units play no part. See models.interface.Model.
 
         A unit that is not kept has q = p = N(0, 1), so that its terms in log w cancel; the blocks that read it have
-        its mean in their bias instead. Raises ValueError where a layer would have no unit left.
+        its mean in their bias instead. Raises ValueError where a layer would have no unit left, and NotImplementedError
+        where a block has other heads than a mean and a log standard deviation.
         """
         if not all(np.any(units) for units in keep):
             raise ValueError("a layer would be left without units")
@@ -189,6 +197,8 @@ class IWAE(keras.Model):
 
 def _write_standard_normal(block, units):
     """Makes mean and log standard deviation of these units of a Gaussian block zero, whatever it reads."""
+    if len({head.units for head in block.heads}) != 1 or len(block.heads) != 2:
+        raise NotImplementedError(f"{block.name} has other heads than a mean and a log standard deviation")
     for head in block.heads:
         kernel, bias = (np.array(weights) for weights in head.get_weights())
         kernel[:, units], bias[units] = 0, 0

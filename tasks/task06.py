@@ -52,7 +52,7 @@ def drawn(configs):
 
 def without_inactive_units(session, activities, n_images):
     """log p(x) with all the units and with the active ones alone, on the same images; nats. The latter is None where a
-    layer has no active unit, for without it there is no such model.
+    layer has no active unit, for without it there is no such model, and where the model cannot do it.
     """
     from evaluation import ACTIVE, make_log_likelihood, without_units
 
@@ -66,7 +66,10 @@ def without_inactive_units(session, activities, n_images):
     whole = log_px(session.model)
     if not all(units.any() for units in keep):
         return whole, None
-    return whole, log_px(without_units(session.model, keep, *session.test_data(), jit))
+    try:
+        return whole, log_px(without_units(session.model, keep, *session.test_data(), jit))
+    except NotImplementedError:
+        return whole, None
 
 
 def folder_for(dataset):

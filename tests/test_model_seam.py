@@ -6,8 +6,11 @@ tests/top_first.py: three layers, the top one drawn first, linear all through.
 import io
 import json
 import os
+import re
 import signal
+import sys
 import tokenize
+import types
 
 import numpy as np
 import pytest
@@ -21,12 +24,11 @@ from evaluation import sampling_importance_resampling as resampled
 from experiment import cells, load_run, survey
 from experiment.flags import default_path
 from experiment.run_folder import ROOT, load_config
-from experiment.session import Session
+from experiment.session import Session, build_model
 from experiment.settings import Config
 from experiment.siblings import settings_of_sibling
-from models.catalogue import Hyperparameter, ModelEntry
+from models.catalogue import ModelEntry
 from models.gradients import estimate_and_gradients
-from models.iwae import IWAE
 from models.objectives import iwae_elbo
 from tasks import task06
 from tests.helpers import in_process, last_frame
@@ -231,43 +233,46 @@ def test_other_sizes_than_the_first_model_s_are_named_and_in_no_cell(registered)
     assert cells.cell_of(config) is None and not cells.follows(config, "fast")
 
 
-class Wide(IWAE):
-    def __init__(self, *args, first_std, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.first_std = first_std
-        self.encoder[0].heads[1].bias.assign(np.log(first_std) * np.ones(self.n_latent[0]))
-
-    def get_config(self):
-        return super().get_config() | {"first_std": self.first_std}
+def model_of_the_page(monkeypatch):
+    """models/README.md's example of a model with a number of its own, as it stands, in its table."""
+    (block,) = re.findall(r"```python\n(# models/scaled.*?)```", (ROOT / "models/README.md").read_text(), re.DOTALL)
+    code, _, entry = block.partition("# models/catalogue.py, in MODELS\n")
+    module = types.ModuleType("models.scaled")
+    exec(code, vars(module))
+    monkeypatch.setitem(sys.modules, "models.scaled", module)
+    monkeypatch.setitem(models.catalogue.MODELS, "scaled", eval("{" + entry + "}", vars(models.catalogue))["scaled"])
+    return module.Scaled
 
 
 def test_a_model_has_numbers_of_its_own(registered, tmp_path, monkeypatch, capfd):
-    number = Hyperparameter(1.0, float, "the standard deviation that q begins with", {"above": 0})
-    sizes = {1: ((8,), (4,)), 2: ((8, 8), (4, 4))}
-    entry = ModelEntry("q begins wide", "Wide", __name__, sizes, {"first_std": number})
-    monkeypatch.setitem(models.catalogue.MODELS, "wide", entry)
+    scaled = model_of_the_page(monkeypatch)
     monkeypatch.setattr(Session, "draw", lambda session: None)
-    assert in_process("--first_std", 2) == 2 and in_process("--model", "wide", "--first_std", 0) == 2
+    assert in_process("--q_scale", 2) == 2 and in_process("--model", "scaled", "--q_scale", 0) == 2
     only, above = capfd.readouterr().err.splitlines()
-    assert "--first_std: only with wide, not with iwae_elbo and the model iwae" in only
-    assert "--first_std: 0.0 is not allowed; more than 0" in above
+    assert "--q_scale: only with scaled, not with iwae_elbo and the model iwae" in only
+    assert "--q_scale: 0.0 is not allowed; more than 0" in above
+    assert Config(model="scaled").resolved().hyperparameters == {"q_scale": 1.0}
+    assert str(Config(model="scaled").resolved().hyperparameters["q_scale"]) == "1.0"  # as a flag has it
 
-    flags = "--model wide --first_std 3 --objective miwae --groups 2 --n_samples 4 --dataset strokes --batch_size 50"
+    flags = "--model scaled --q_scale 3 --objective miwae --groups 2 --n_samples 4 --dataset strokes --batch_size 50"
     flags += " --epochs 1 --learning_rate 1e-9 --eval_samples 20 --jit off --gpu -1"
     assert in_process(*flags.split(), "--run_dir", tmp_path) == 0, capfd.readouterr().err
     config, model = load_config(tmp_path), load_run(tmp_path).model
-    assert config.hyperparameters == {"first_std": 3.0, "groups": 2}
-    assert "model-wide-first-std-3.0-groups-2" in default_path(config).name
-    assert model.first_std == 3.0 and model.encoder[0].heads[1].bias.numpy() == pytest.approx(np.log(3), abs=1e-3)
+    assert config.hyperparameters == {"q_scale": 3.0, "groups": 2}
+    assert "model-scaled-q-scale-3.0-groups-2" in default_path(config).name
+    x = images(3)
+    np.testing.assert_array_equal(model.q_input(x), 3 * x)
     copy = model.without_units([np.array([False, True, True, True])], [np.zeros(4)])
-    assert copy.first_std == 3.0
-    assert settings_of_sibling(config, {"objective": "dreg"}).hyperparameters == {"first_std": 3.0}
-    growing = dict(model="wide", hyperparameters={"first_std": 3.0}, epochs=4, grow_samples=0.5)
-    assert Config(**growing).resolved().beginning()["hyperparameters"] == {"first_std": 3.0}
-    assert in_process("--resume", "--run_dir", tmp_path, "--first_std", 2) == 2
-    assert "--first_std: 2.0, but" in capfd.readouterr().err
-    assert in_process("--resume", "--run_dir", tmp_path, "--elbo_weight", 0.5) == 2
-    assert "--elbo_weight: only with ciwae, and" in capfd.readouterr().err
+    np.testing.assert_array_equal(copy.q_input(x), 3 * x)
+    assert settings_of_sibling(config, {"objective": "dreg"}).hyperparameters == {"q_scale": 3.0}
+    growing = dict(model="scaled", hyperparameters={"q_scale": 3.0}, epochs=4, grow_samples=0.5)
+    assert Config(**growing).resolved().beginning()["hyperparameters"] == {"q_scale": 3.0}
+    for flag, value, said in (("q_scale", 2, "2.0, but"), ("elbo_weight", 0.5, "only with ciwae, and")):
+        assert in_process("--resume", "--run_dir", tmp_path, f"--{flag}", value) == 2
+        assert f"--{flag}: {said}" in capfd.readouterr().err
+    monkeypatch.delattr(scaled, "get_config")
+    with pytest.raises(TypeError, match="Scaled: get_config lacks one of q_scale"):
+        build_model(config, None)
 
 
 OUTSIDE_MODELS = ("training", "evaluation", "plots", "tasks", "experiment", "data", "tables.py", "main.py", "utils.py")

@@ -1,5 +1,7 @@
 """The models against TFP's definitions, float64 NumPy and each other."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from tensorflow_probability import distributions as tfd
 
 from experiment import session
 from experiment.settings import Config
-from models.blocks import GaussianBlock
+from models import iwae
+from models.blocks import BernoulliBlock, GaussianBlock
 from models.catalogue import MODELS
 from models.fused import _width, sum_softplus_dense
 from models.iwae import IWAE
@@ -214,6 +217,41 @@ def test_a_subclass_has_its_own_blocks_and_no_others():
     widths = [block.hidden[0].units for block in (*other.encoder, *other.decoder, other.likelihood)]
     assert widths == [7, 7, 5, 11]
     assert len(other.trainable_variables) == len(usual.trainable_variables)
+
+
+class Softer(BernoulliBlock):
+    def call(self, z):
+        (logits,) = self.outputs(z)
+        return tfd.Independent(tfd.Bernoulli(logits=logits / 3), 1)
+
+
+def test_a_block_with_another_call_has_its_log_prob(binary_images):
+    keras.utils.set_random_seed(1)
+    block, z = Softer(5, 784), np.random.default_rng(0).normal(size=(3, 6, 2)).astype(np.float32)
+    block.build((None, 2))
+    np.testing.assert_allclose(block.log_prob(binary_images, z), block(z).log_prob(binary_images), rtol=1e-5)
+    assert np.abs(block.log_prob(binary_images, z) - BernoulliBlock.call(block, z).log_prob(binary_images)).max() > 0.1
+
+
+def test_units_of_other_blocks_are_not_taken_away_by_guess():
+    for widths in ((3, 3, 3), (6, 3), (3,)):  # two heads of as many units each are a mean and a log standard deviation
+        block = types.SimpleNamespace(name="q_z1", heads=[types.SimpleNamespace(units=n) for n in widths])
+        with pytest.raises(NotImplementedError, match="q_z1 has other heads than a mean"):
+            iwae._write_standard_normal(block, np.array([0]))
+
+
+@pytest.mark.parametrize(("name", "layers"), [(name, layers) for name in MODELS for layers in MODELS[name].sizes])
+def test_every_model_of_the_table_is_what_the_interface_says(name, layers, binary_images):
+    model = session.build_model(Config(model=name, stochastic_layers=layers).resolved(), np.full(784, 0.03))
+    noise = model.noise(4, 6, SEED)
+    output = model(binary_images, noise)
+    at_its_points = model.log_weights(binary_images, output.z)  # log q and log p are functions of z
+    np.testing.assert_allclose(at_its_points.log_w(), output.log_w(), rtol=1e-4)
+    image = tfd.Independent(tfd.Bernoulli(probs=model.mean_image(output.z[0])), 1)
+    np.testing.assert_allclose(output.log_px_z, image.log_prob(binary_images), rtol=1e-3)
+    whole = model.without_units([np.full(n, True) for n in model.n_latent], [np.zeros(n) for n in model.n_latent])
+    np.testing.assert_allclose(whole(binary_images, noise).log_w(), output.log_w(), rtol=1e-4)
+    assert [z.shape for z in model.sample_prior(model.noise(1, 6, SEED))] == [(1, 6, n) for n in model.n_latent]
 
 
 class Unseen(IWAE):

@@ -50,6 +50,7 @@ def test_pages_name_only_flags_and_give_only_commands_that_exist(page):
     others = {"resume", "eval_only", "help", "measure", "commands"}  # of main.py and tables.py, not settings
     others |= {"only", "cost", "kills", "operators", "signal"}  # of benchmarks and tests
     others |= {"process", "logdir"}  # of xargs and TensorBoard
+    others |= {"q_scale"}  # of the page's own example
     known = {*Config.__dataclass_fields__, *hyperparameters(), *others}
     assert set(re.findall(r"--([a-z_]+)", text)) <= known
     for line in re.findall(r"^(?:.*/)?python main\.py (--.*)$", text, re.MULTILINE):

@@ -203,6 +203,13 @@ def test_another_objective_has_its_flag_and_is_trained_with_it(results, alpha, n
     assert "hyperparameters=alpha 0.25" in capfd.readouterr().out
 
 
+def test_hyperparameters_of_one_name_are_one(alpha, monkeypatch):
+    other = models.catalogue.OBJECTIVES["vr_iwae"]._replace(hyperparameters={"alpha": Hyperparameter(0.9, float, "")})
+    monkeypatch.setitem(models.catalogue.OBJECTIVES, "vr_iwae", other)
+    with pytest.raises(ValueError, match="vr_iwae_dreg and vr_iwae have different hyperparameters called alpha"):
+        models.catalogue.hyperparameters()
+
+
 def test_the_number_given_reaches_the_objective(alpha):
     """At alpha = 0 it is log mean w; the default is the entry's, not the function's."""
     log_px_z = tf.constant([[0.0, -1.0], [1.0, 2.0], [-2.0, 0.5]])

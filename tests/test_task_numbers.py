@@ -56,6 +56,18 @@ def test_references_have_other_draws_than_what_is_held_against_them():
     }
 
 
+def test_a_model_that_cannot_lose_units_has_no_second_number(monkeypatch):
+    from tasks.task06 import without_inactive_units
+
+    def cannot(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(evaluation, "without_units", cannot)
+    monkeypatch.setattr(evaluation, "make_log_likelihood", lambda *_: lambda *_: [types.SimpleNamespace(test_llh=-9.0)])
+    one = types.SimpleNamespace(config=Config(), model=None, test_data=lambda n=None: (None, None))
+    assert without_inactive_units(one, [np.ones(3)], 5) == (-9.0, None)
+
+
 def test_gradients_are_of_training_images_with_their_own_labels(digits):
     from tasks.task02 import IMAGES, Gradients
 

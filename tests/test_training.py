@@ -234,3 +234,4 @@ def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(cop
     assert settings.plugin_name == PLUGIN_NAME
     numbers = HParamsPluginData.FromString(settings.content).session_start_info.hparams
     assert (numbers["learning_rate"].number_value, numbers["n_samples"].number_value) == (1e-3, 3)
+    assert "hyperparameters" not in numbers  # each is a setting of its own

@@ -60,7 +60,8 @@ class _Training:
             print(f"resuming at step {self.checkpoints.step} of {self.total}, from {path}", flush=True)
         elif start_from:
             self._start_from_beginning(start_from)
-        self.log = Log(run, self.checkpoints.step, config.experiment())
+        settings = config.experiment()
+        self.log = Log(run, self.checkpoints.step, settings | (settings.pop("hyperparameters") or {}))
         conditional = config.conditional != "no"
         images, context = as_tensor(dataset.train_images), dataset.context("train", conditional)
         self.data = on_each_device(images), on_each_device(context)

@@ -175,7 +175,7 @@ def alpha_bound(output, beta=1.0, *, alpha):
 
 @pytest.fixture
 def alpha(monkeypatch):
-    number = Hyperparameter(0.5, float, "the order of the bound", {"minimum": 0, "below": 1})
+    number = models.catalogue.ALPHA
     entry = ObjectiveEntry("a Renyi bound", {"alpha": number}, elbo_at_one=True, module=__name__)
     monkeypatch.setitem(models.catalogue.OBJECTIVES, "alpha_bound", entry)
 

@@ -6,7 +6,7 @@ from tests.planted_runs import fault
 
 FOLLOWED = [
     fault("TensorBoard's hyperparameters as one text", "training/loop.py",
-          'settings | (settings.pop("hyperparameters") or {})', "settings",
+          'settings.pop("hyperparameters") or {}', "{}",
           "training::tensorboard_has_train_and_test_under_the_same_tags_and_the_settings"),
     fault("a subclass's likelihood is not trained", "models/blocks.py",
           "if type(self).call is not BernoulliBlock.call:", "if False:",

@@ -61,7 +61,8 @@ class _Training:
         elif start_from:
             self._start_from_beginning(start_from)
         settings = config.experiment()
-        self.log = Log(run, self.checkpoints.step, settings | (settings.pop("hyperparameters") or {}))
+        hyperparameters = settings.pop("hyperparameters") or {}
+        self.log = Log(run, self.checkpoints.step, settings | hyperparameters)
         conditional = config.conditional != "no"
         images, context = as_tensor(dataset.train_images), dataset.context("train", conditional)
         self.data = on_each_device(images), on_each_device(context)

@@ -38,7 +38,8 @@ def others_in(folder):
 
 
 def _files_in(folder, below=True):
-    paths = (path for path in (folder.rglob("*") if below else folder.iterdir()) if not path.is_dir())
+    found = folder.rglob("*") if below else folder.iterdir()
+    paths = (path for path in found if path.is_file() or not path.exists())  # broken links are said to be broken
     return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 

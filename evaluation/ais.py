@@ -173,8 +173,8 @@ def _make_anneal(model, n_temperatures, n_chains, jit):
 
     def pilot_step_sizes(x, y, seed, noise):
         """[n_temperatures, batch], of the transitions of chains from the prior, found by pilot chains that start at
-        `noise`: a chain leaves its densities as they are only if its step sizes depend neither on its own past nor on
-        where it starts.
+        `noise`. They are separate chains, since HMC leaves its density as it is only if the step size depends neither
+        on the chain's own past nor on where it starts.
         """
         few = temperatures(math.ceil(n_temperatures / PILOT))
         guess = tf.fill([len(few) - 1, x.shape[0]], FIRST_STEP_SIZE)

@@ -3,7 +3,6 @@
 TensorFlow takes seconds to import, so it is imported only when flags and folder have been found good.
 """
 
-import codecs
 import contextlib
 import dataclasses
 import functools
@@ -27,8 +26,8 @@ from experiment.startup import single_precision, start_tensorflow
 
 
 def _without_tracebacks(program):
-    """Decorates a program: characters that a terminal lacks become plain text, a stream may be closed, and what the
-    user can mend, a reader that goes away, a full disk or Ctrl-C ends it without a traceback.
+    """Decorates a program: characters that a terminal lacks are escaped, a stream may be closed, and what the user can
+    mend, a reader that goes away, a full disk or Ctrl-C ends it without a traceback.
     """
 
     @functools.wraps(program)
@@ -40,7 +39,7 @@ def _without_tracebacks(program):
             if getattr(sys, name) is None:  # closed, as a daemon's may be
                 setattr(sys, name, open(os.devnull, "w"))
             elif hasattr(getattr(sys, name), "reconfigure"):
-                getattr(sys, name).reconfigure(errors="plain_text")
+                getattr(sys, name).reconfigure(errors="backslashreplace")
         try:
             code = program(*args, **kwargs)
             sys.stdout.flush()
@@ -53,29 +52,19 @@ def _without_tracebacks(program):
             _flush_or_drop()
             return 128 + signal.SIGPIPE
         except OSError as error:
-            where = error.filename or ("stdout" if not _flush_or_drop() else "no more can be read or written")
-            return _fail(f"{error.strerror or error}: {where}")
+            _flush_or_drop()
+            return _fail(f"{error.strerror or error}: {error.filename or 'stdout or a file'}")
 
     return run
 
 
 def _flush_or_drop():
-    """Whether what stdout holds back could be written. If not it is dropped: else Python would try again at its end."""
+    """Writes what stdout holds back. What cannot be written is dropped: else Python would try again at its end."""
     try:
         sys.stdout.flush()
-        return True
     except OSError:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-
-
-def _plain_text(error):
-    text = error.object[error.start : error.end].replace("±", "+-")
-    return text.encode("ascii", "backslashreplace").decode(), error.end
-
-
-codecs.register_error("plain_text", _plain_text)
 
 
 @_without_tracebacks
@@ -92,9 +81,10 @@ def command_line(work, description, argv=None, defaults=None, fixed=()):
     if defaults is not None:
         _check_alone(config)
     run, resume, eval_only = open_folder(config, resume, eval_only, continue_existing=defaults is not None)
-    print(f"run:    {config.run_dir}")
-    print(f"flags:  {' '.join(f'{name}={as_words(value)}' for name, value in config.experiment().items())}", flush=True)
     try:
+        print(f"run:    {config.run_dir}")
+        flags = " ".join(f"{name}={as_words(value)}" for name, value in config.experiment().items())
+        print(f"flags:  {flags}", flush=True)
         # The user's own data may be refused, so they are read before TensorFlow starts.
         dataset = load_data(config) if config.own_data else None
         return _with_tensorflow(lambda: work(Session(config, run, resume, eval_only, dataset)), config, run)
@@ -223,16 +213,16 @@ def _guarded(work, config, run):
             raise
         return _stopped(f"another worker is gone ({type(error).__name__})", config, run, code=3)
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        _fail(f"there is not enough memory for so many samples, images or units ({first_line(error)})")
-        _say_how_to_go_on(config, run)
-        return 2
+        problem = f"there is not enough memory for so many samples, images or units ({first_line(error)})"
     except BrokenPipeError:
         raise
     except OSError as error:  # a full disk, say: what was written before is whole
-        _fail(f"{error.strerror or error}: {error.filename or 'no more can be written'}")
-        _say_how_to_go_on(config, run)
-        return 2
-    return 0
+        problem = f"{error.strerror or error}: {error.filename or 'no more can be written'}"
+    else:
+        return 0
+    _fail(problem)
+    _say_how_to_go_on(config, run)
+    return 2
 
 
 def _stopped(how, config, run, code=130):

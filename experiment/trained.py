@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 import os
 import sys
 
@@ -54,10 +55,11 @@ class TrainedModel:
     def sample(self, n, labels=None, seed=0, means=False):
         """n images from the model, [n, height, width] float32: of 0 and 1, or with `means` the probabilities of 1.
 
-        Raises ValueError for labels that do not fit.
+        Raises ValueError for labels that do not fit, and for n below 1.
         """
         from models.random import Stream, stateless_seed
 
+        _check_positive("n", n)
         noise = self.model.noise(1, n, stateless_seed(seed, Stream.PICTURE, 0))
         pixels = self.model.decode(noise, self._context(labels, n)).numpy()
         if not means:
@@ -83,8 +85,10 @@ class TrainedModel:
         """(log p(x) [n], its Monte Carlo error [n]), float64, nats; log p(x|y) for a conditional model.
 
         images hold 0 and 1 only: p(x) is a distribution over binary images. The estimate is log (1/k) sum_i w_i with
-        k = n_samples; errors are NaN for k = 1. Raises ValueError for images or labels that do not fit.
+        k = n_samples; errors are NaN for k = 1. Raises ValueError for images or labels that do not fit, and for
+        n_samples below 1.
         """
+        _check_positive("n_samples", n_samples)
         x = self._pixels(images)
         per_image = self._log_likelihood(n_samples)(x, self._context(labels, len(x)), seed, show_progress)[1]
         return per_image.log_px, per_image.mc_error
@@ -115,3 +119,8 @@ class TrainedModel:
         if labels.shape != (n,) or labels.dtype.kind not in "ui" or not np.isin(labels, range(n_labels)).all():
             raise ValueError(f"labels must be {n} integers from 0 to {n_labels - 1}, one for each image")
         return np.eye(n_labels, dtype=np.float32)[labels]
+
+
+def _check_positive(name, n):
+    if operator.index(n) < 1:
+        raise ValueError(f"{name}: {n} is not allowed; 1 or more")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 
 class Hyperparameter(NamedTuple):
-    """A keyword argument of an objective or a model, and the flag of its name, which no setting may have. Entries with
-    an argument of the same name share the Hyperparameter.
+    """A keyword argument of an objective or a model, and the flag of that name, which no setting of Config may have.
+    Entries that use one name share one Hyperparameter.
     """
 
     default: Any

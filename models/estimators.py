@@ -65,8 +65,11 @@ def _renyi(log_w, alpha):
     """1/(1 - alpha) log (1/k) sum_i w_i^(1 - alpha), [batch].
 
     With m the largest log w it is  m + log1p( (1/k) sum_i expm1((1 - alpha) (log w_i - m)) ) / (1 - alpha),  which
-    loses no digits as alpha comes near 1, where every power comes near 1.
+    loses no digits as alpha comes near 1, where every power comes near 1. With a small alpha and many samples the mean
+    of expm1 comes near -1 and does lose some; there the plain formula loses none.
     """
+    if alpha < 0.5:
+        return logmeanexp((1 - alpha) * log_w) / (1 - alpha)
     largest = tf.stop_gradient(tf.reduce_max(log_w, axis=0))
     powers_less_one = tf.math.expm1((1 - alpha) * (log_w - largest))  # [n_samples, batch], in (-1, 0]
     return largest + tf.math.log1p(tf.reduce_mean(powers_less_one, axis=0)) / (1 - alpha)

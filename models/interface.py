@@ -74,8 +74,9 @@ class Model(Protocol):
 
         q: a tfd distribution, given the layers drawn before, whose mean() and stddev() broadcast to [n_samples, batch,
         n_latent];
-        sample [n_samples, batch, n_latent]: reparameterised; z = cut(sample): what all later layers are given, and what
-        q.log_prob is a function of (log q kept from the forward pass would make dreg and its like silently wrong).
+        sample [n_samples, batch, n_latent]: reparameterised; z = cut(sample): what all later layers are given.
+        q.log_prob must compute from its argument. A value kept when the sample was drawn, as flows often do, hides that
+        log q depends on z, and dreg, stl and rws would be silently wrong.
         """
 
     def __call__(self, x, noise, y=None, cut: Callable = tf.identity) -> LogWeights:

@@ -85,8 +85,8 @@ class IWAE(keras.Model):
         return self._with_context(x, y)
 
     def prior(self, y=None):
-        """p(zL), or p(zL|y) for y [batch, n_context] if it is learned: an Independent of Normals. With any other
-        override sample_prior, kl_divergence and without_units too.
+        """p(zL), or p(zL|y) for y [batch, n_context] if it is learned: an Independent of Normals. With a prior that is
+        not normal a subclass overrides sample_prior and kl_divergence too.
         """
         if self.prior_block:
             return self.prior_block(y)
@@ -174,8 +174,9 @@ class IWAE(keras.Model):
 
         A unit that is not kept has q = p = N(0, 1), so that its terms in log w cancel; the blocks that read it have
         its mean in their bias instead. Raises ValueError where a layer would have no unit left, and NotImplementedError
-        where a block has other heads than a mean and a log standard deviation.
+        where a subclass or a block has methods of its own in the place of those that this rests on.
         """
+        _check_methods(self, IWAE, "prior", "sample_prior", "encode", "call", "log_weights")
         if not all(np.any(units) for units in keep):
             raise ValueError("a layer would be left without units")
         copy = type(self)(**self.get_config())
@@ -189,16 +190,24 @@ class IWAE(keras.Model):
         for layer, units in enumerate(keep):
             off = np.flatnonzero(~np.asarray(units))
             for block in writers[layer]:
+                _check_methods(block, GaussianBlock, "outputs", "call")
                 _write_standard_normal(block, off)
             for block in readers[layer]:
+                kind = BernoulliBlock if block is copy.likelihood else GaussianBlock
+                _check_methods(block, kind, "features", "outputs", "call", "log_prob")
                 _read_constant(block, off, np.asarray(means[layer])[off])
         return copy
 
 
+def _check_methods(it, kind, *names):
+    """Raises NotImplementedError where one of these methods is not that of the class `kind`."""
+    for name in names:
+        if getattr(type(it), name, None) is not getattr(kind, name, None):
+            raise NotImplementedError(f"{type(it).__name__} has its own {name}: units cannot be taken out of it")
+
+
 def _write_standard_normal(block, units):
     """Makes mean and log standard deviation of these units of a Gaussian block zero, whatever it reads."""
-    if len({head.units for head in block.heads}) != 1 or len(block.heads) != 2:
-        raise NotImplementedError(f"{block.name} has other heads than a mean and a log standard deviation")
     for head in block.heads:
         kernel, bias = (np.array(weights) for weights in head.get_weights())
         kernel[:, units], bias[units] = 0, 0

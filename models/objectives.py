@@ -14,12 +14,13 @@ derivative.
 from typing import NamedTuple
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 
 class Estimate(NamedTuple):
     """What an objective makes of a batch. models.gradients.estimate_and_gradients says how p and q follow it."""
 
-    bound: tf.Tensor  # [batch], nats: what is reported, a lower bound on log p(x) (of jvi: an estimate)
+    bound: tf.Tensor  # [batch], nats: what is reported, in expectation a lower bound on log p(x) (jvi: an estimate)
     surrogate: tf.Tensor  # [batch]: p follows its gradient
     q_surrogate: tf.Tensor | None = None  # [batch]: q follows the gradient of this one; None: of `surrogate`
     score: bool = True  # whether q follows it at fixed z, through q's parameters in log q(z|x)
@@ -28,9 +29,8 @@ class Estimate(NamedTuple):
 
 
 def logmeanexp(log_w, axis=0):
-    """log of the mean of exp(log_w) along `axis`, max-shifted so that it never overflows."""
-    n = tf.cast(tf.shape(log_w)[axis], log_w.dtype)
-    return tf.reduce_logsumexp(log_w, axis=axis) - tf.math.log(n)
+    """log of the mean of exp(log_w) along `axis`, without overflow."""
+    return tfp.math.reduce_logmeanexp(log_w, axis)
 
 
 def normalised(log_w):
@@ -72,8 +72,9 @@ def dreg(output, beta=1.0):
 
     p follows sum_i stop(w~_i) log w_i, as in `iwae_eq14`.
     q follows sum_i stop(w~_i^2) log w_i through the samples z_i alone: the same surrogate, weighted by w~_i once more.
-    With beta the weights are (1 - beta) w~_i + beta w~_i^2, because log w holds -beta log q, and so the score that is
-    replaced carries the factor beta.
+    With beta, log w holds -beta log q, so the score that is left out is -beta sum_i w~_i dlog q(z_i)/dphi at fixed z_i.
+    Its mean is that of -beta (w~_i - w~_i^2) through the samples (the identity at the top of models.estimators). Added
+    to w~_i, the weight of the gradient through the samples, this gives (1 - beta) w~_i + beta w~_i^2.
     """
     normalised_w = normalised(output.log_w(beta))
     z_weights = normalised_w + (1 - beta) * (1 - normalised_w)

@@ -39,6 +39,7 @@ def random_algorithm(jit):
 def standard_normal(shape, seed, algorithm):
     """N(0, 1) float32 of the given shape: sqrt(2) erfinv(u) with u uniform in (-1, 1).
 
+    As u is a float32, no number lies beyond -5.5 or 5.3, where one in ten million of exact ones does.
     XLA fuses this into code three to five times as fast on CPUs as that of tf.random.stateless_normal.
     """
     above_minus_one = np.nextafter(np.float32(-1), np.float32(0))  # at -1 the normal number would be infinite

@@ -17,13 +17,14 @@ NAMES = {  # objective: (label, colour, line style); one colour for one target, 
     "jvi_dreg": ("JVI: DReG", LINE_COLOURS[5], "--"),
 }
 DECODERS = ("vae_elbo", "iwae_elbo", "miwae", "ciwae", "vr_iwae", "jvi")  # the others' gradient is one of these
+CERTAIN = 1.5  # a distance of fewer times what noise alone would give may be chance
 AXES = {"snr": "signal-to-noise ratio", "variance": "variance of a parameter's gradient"}
 
 
 def estimators(rows, path):
     """Signal-to-noise ratio, variance and distance from the target against k, at the last epoch: the encoder's
-    gradient above, the decoder's below. Hollow: a distance below its sampling error, drawn at that. rows: those of
-    tasks/task02.py's gradient_rows.
+    gradient above, the decoder's below. Hollow: a distance that may be chance, and is drawn no lower than what noise
+    alone would give. rows: those of tasks/task02.py's gradient_rows.
     """
     last = max(row["epochs"] for row in rows)
     figure, axes = plt.subplots(2, 3, figsize=(13, 8.6), layout="constrained", sharex=True)
@@ -42,7 +43,7 @@ def estimators(rows, path):
                 axis.plot(k, [row[quantity] for row in found], style, color=colour, marker="o", ms=4, label=label)
             line[2].plot(k, [max(row["distance"], row["by_chance"]) for row in found], style, color=colour)
             for row in found:
-                certain = row["distance"] > row["by_chance"]
+                certain = row["distance"] > CERTAIN * row["by_chance"]
                 line[2].plot(row["k"], max(row["distance"], row["by_chance"]), "o", ms=4, color=colour,
                              mfc=colour if certain else "white")  # fmt: skip
         for axis, title in zip(line, (*AXES.values(), "distance (hollow: unresolved)")):

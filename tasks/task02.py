@@ -99,8 +99,8 @@ def gradient_rows(session):
     """A row for each stage, estimator, k and network.
 
     variance: of a parameter's gradient, averaged over the parameters; snr: GradientMoments.snr; distance: of the mean
-    from the reference, at the last epoch; by_chance: its sampling error, as GradientMoments.distance has it; both over
-    the reference's norm.
+    from the reference, at the last epoch; by_chance: the norm that noise alone would give, as GradientMoments.distance
+    has it; both over the reference's norm.
     """
     from utils import ProgressBar
 

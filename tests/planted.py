@@ -14,7 +14,7 @@ __all__ = ["FAULTS", "Fault"]
 
 BOUNDS = [
     fault("mean of logs for log of mean", "models/objectives.py",
-          "return tf.reduce_logsumexp(log_w, axis=axis) - tf.math.log(n)", "return tf.reduce_mean(log_w, axis=axis)",
+          "return tfp.math.reduce_logmeanexp(log_w, axis)", "return tf.reduce_mean(log_w, axis)",
           "objectives::log_of_the_mean_is_not_the_mean_of_logs"),
     fault("weights of eq. 14 not constant", "models/objectives.py",
           "return tf.stop_gradient(tf.nn.softmax(log_w, axis=0))", "return tf.nn.softmax(log_w, axis=0)",

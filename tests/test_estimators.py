@@ -46,7 +46,7 @@ BOUNDS = {  # name: (hyperparameters, the bound of float64 log w [n_samples, bat
     "miwae": ({"groups": 3}, groups_of_two),
     "piwae": ({"groups": 3}, log_mean),
     "ciwae": ({"elbo_weight": 0.3}, lambda log_w: 0.3 * np.mean(log_w, axis=0) + 0.7 * log_mean(log_w)),
-    "vr_iwae": ({"alpha": 0.4}, lambda log_w: log_mean(0.6 * log_w) / 0.6),
+    "vr_iwae": ({"alpha": 0.6}, lambda log_w: log_mean(0.4 * log_w) / 0.4),
     "vr_iwae_dreg": ({"alpha": 0.4}, lambda log_w: log_mean(0.6 * log_w) / 0.6),
     "rws": ({}, log_mean),
     "rws_dreg": ({}, log_mean),
@@ -139,6 +139,7 @@ def test_limits_are_the_objectives_that_they_become(layers, beta, binary_images)
         (named("ciwae", elbo_weight=0), iwae),
         (named("ciwae", elbo_weight=1), elbo),
         (named("vr_iwae", alpha=0), iwae),
+        (named("vr_iwae", alpha=0.5 - 1e-6), named("vr_iwae", alpha=0.5)),
         (named("vr_iwae", alpha=1 - 1e-6), elbo),
         (named("vr_iwae_dreg", alpha=0), by(dreg)),
         (named("vr_iwae_dreg", alpha=1 - 1e-6), by(elbo_through_samples)),
@@ -155,10 +156,13 @@ def test_limits_are_the_objectives_that_they_become(layers, beta, binary_images)
             assert all(np.abs(one[0] - other[0]).max() > 1e-2 * np.abs(one[0]).max() for other in others)
 
 
-def test_bounds_near_alpha_one_lose_no_digits():
+def test_vr_iwae_loses_no_digits_near_alpha_one_or_zero():
     log_w = np.random.default_rng(0).normal(-90, 5, (K, 50))
     bound = objective_function("vr_iwae", {"alpha": 1 - 1e-6})(output_of(log_w)).bound
     np.testing.assert_allclose(bound, log_w.mean(axis=0), atol=1e-3)
+    log_w = np.random.default_rng(0).normal(0, 5, (5000, 50)).astype(np.float32)
+    bound = objective_function("vr_iwae", {"alpha": 0.01})(output_of(log_w)).bound
+    np.testing.assert_allclose(bound, log_mean(0.99 * log_w.astype(np.float64)) / 0.99, atol=3e-5)
 
 
 def test_the_jackknife_takes_off_the_bias_of_order_one_over_k():

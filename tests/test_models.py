@@ -1,7 +1,5 @@
 """The models against TFP's definitions, float64 NumPy and each other."""
 
-import types
-
 import keras
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from tensorflow_probability import distributions as tfd
 
 from experiment import session
 from experiment.settings import Config
-from models import iwae
 from models.blocks import BernoulliBlock, GaussianBlock
 from models.catalogue import MODELS
 from models.fused import _width, sum_softplus_dense
@@ -233,11 +230,58 @@ def test_a_block_with_another_call_has_its_log_prob(binary_images):
     assert np.abs(block.log_prob(binary_images, z) - BernoulliBlock.call(block, z).log_prob(binary_images)).max() > 0.1
 
 
-def test_units_of_other_blocks_are_not_taken_away_by_guess():
-    for widths in ((3, 3, 3), (6, 3), (3,)):  # two heads of as many units each are a mean and a log standard deviation
-        block = types.SimpleNamespace(name="q_z1", heads=[types.SimpleNamespace(units=n) for n in widths])
-        with pytest.raises(NotImplementedError, match="q_z1 has other heads than a mean"):
-            iwae._write_standard_normal(block, np.array([0]))
+class Shallow(keras.layers.Layer):
+    """p(x|z) of one layer, in no other way like a block."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = keras.layers.Dense(784)
+
+    def build(self, shape):
+        self.logits.build(shape)
+
+    def call(self, z):
+        return tfd.Independent(tfd.Bernoulli(logits=self.logits(z)), 1)
+
+    def log_prob(self, x, z):
+        return self(z).log_prob(x)
+
+
+class Wider(GaussianBlock):
+    def call(self, inputs):
+        mean, log_std = self.outputs(inputs)
+        return tfd.Independent(tfd.Normal(mean, 2 * tf.exp(log_std)), 1)
+
+
+class Flipped(GaussianBlock):
+    def features(self, inputs):
+        return super().features(-inputs)
+
+
+def broad_prior(self, y=None):
+    return tfd.Independent(tfd.Normal(2 * tf.ones(3), 3 * tf.ones(3)), 1)
+
+
+def block_of(kind):
+    return lambda self, layer, n_hidden, n_latent: kind(n_hidden, n_latent)
+
+
+OF_ANOTHER_MAKE = [
+    (1, "Other has its own prior", dict(prior=broad_prior)),
+    (1, "Other has its own encode", dict(encode=lambda self, *given: IWAE.encode(self, *given))),
+    (1, "Shallow has its own features", dict(likelihood_block=lambda self, n_hidden, pixel_means: Shallow())),
+    (1, "Softer has its own call", dict(likelihood_block=lambda self, n_hidden, pixel_means: Softer(n_hidden, 784))),
+    (1, "Wider has its own call", dict(encoder_block=block_of(Wider))),
+    (2, "Flipped has its own features", dict(encoder_block=block_of(Flipped))),  # q(z2|z1) reads z1
+]
+
+
+@pytest.mark.parametrize(("layers", "said", "methods"), OF_ANOTHER_MAKE)
+def test_units_are_not_taken_out_of_what_is_made_in_another_way(layers, said, methods, binary_images):
+    model = type("Other", (IWAE,), methods)((5,) * layers, (3,) * layers, 784)
+    assert np.isfinite(model(binary_images, model.noise(2, 6, SEED)).log_w()).all()  # as a model it is whole
+    with pytest.raises(NotImplementedError, match=said):
+        model.without_units([np.array([True, False, True])] * layers, [np.zeros(3)] * layers)
 
 
 @pytest.mark.parametrize(("name", "layers"), [(name, layers) for name in MODELS for layers in MODELS[name].sizes])

@@ -1,5 +1,7 @@
 """A user's own folder of pictures: which are read, and what its sub-folders mean."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
@@ -90,6 +92,13 @@ def test_a_class_may_be_a_link_to_a_folder(tmp_path):
     (tmp_path / "mine" / "b").symlink_to(tmp_path / "elsewhere")
     loaded = load(str(tmp_path / "mine"))
     assert np.bincount(np.concatenate([loaded.train_labels, loaded.test_labels])).tolist() == [12, 12]
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    for number, image in enumerate(GREYS):
+        draw(tmp_path / f"{number:02d}.png", image)
+    os.mkfifo(tmp_path / "zz.png")
+    assert own.facts(tmp_path)["n_train"] == 18
 
 
 def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):

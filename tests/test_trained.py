@@ -120,6 +120,16 @@ def test_images_that_are_none_are_refused(trained, bad, said):
         trained.log_likelihood(bad, n_samples=2)
 
 
+def test_numbers_below_one_are_refused(trained, images):
+    for n in (0, -1):
+        with pytest.raises(ValueError, match=f"^n: {n} is not allowed; 1 or more"):
+            trained.sample(n)
+        with pytest.raises(ValueError, match=f"^n_samples: {n} is not allowed; 1 or more"):
+            trained.log_likelihood(images, n_samples=n)
+    with pytest.raises(TypeError, match="float"):
+        trained.sample(2.0)
+
+
 def test_labels_that_do_not_fit_are_refused(trained, conditional, images):
     with pytest.raises(ValueError, match="takes no labels"):
         trained.encode(images, np.zeros(30, int))

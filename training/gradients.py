@@ -32,10 +32,11 @@ class GradientMoments(NamedTuple):
         return self.norm() / np.sqrt(np.sum(self.variance))
 
     def distance(self, other):
-        """(norm of the difference of the two expected gradients, its sampling error).
+        """(norm of the difference of the two expected gradients, the norm that noise alone would give).
 
-        The sampling error is the root of the summed variances of the two means, and is taken off the squared norm. A
-        norm below it may be chance, or a difference too small to be told from it. `other` has draws of its own.
+        The latter is the root of the summed variances of the two means; its square is taken off the squared norm, which
+        leaves 0 on average where the expected gradients are the same. A norm of less than 1.5 times noise alone may
+        be chance, or a difference too small to be told from it. `other` has draws of its own.
         """
         variance = self.variance / self.n_draws + other.variance / other.n_draws
         squared = np.sum((self.mean - other.mean) ** 2 - variance)

@@ -24,13 +24,16 @@ def project_back(matrix, Q_L, Q_R):
 
 @keras.saving.register_keras_serializable("iwae")
 class SOAP(LocalUpdates, keras.optimizers.Adam):
-    """For a weight matrix with gradient G [m, n], Adam runs in the bases Q_L [m, m] and Q_R [n, n]: the eigenvectors of
-    L and R, the running means of G G^T and G^T G. Vectors get plain Adam. It differs from the paper's Algorithm 3:
+    """For a weight matrix with gradient G [m, n], Adam runs in the bases Q_L [m, m] and Q_R [n, n], which approach the
+    eigenvectors of L and R, the running means of G G^T and G^T G. Vectors get plain Adam. It differs from the paper's
+    Algorithm 3 and from its authors' code:
 
     * A side longer than `max_precondition_dim` has no basis. A matrix with two such sides gets plain Adam.
     * L and R are updated before the step, at every `covariance_frequency`-th step, with a decay `shampoo_beta` of their
       own.
-    * The first `precondition_frequency` steps update L and R alone. The weights stay until the bases are there.
+    * The first `precondition_frequency` steps update L and R alone. The weights stay until the bases are there. The
+      first bases are one QR iteration from the identity, where the authors' code has a full eigendecomposition; and
+      that code sorts the columns by their eigenvalues before each iteration.
     * Into new bases (one QR iteration at every `precondition_frequency`-th step, as in the paper) the second moment V
       is projected as if the components of Q_L^T G Q_R were uncorrelated; the paper leaves V as it is. The first moment
       M is stored in the bases, so it is projected too.

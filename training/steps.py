@@ -14,8 +14,8 @@ ROWS_IN_CACHE = 1000  # samples whose activations a CPU's caches hold; larger ba
 
 
 def rows_of(drawn, first, n, axis=0):
-    """Rows first ... first + n - 1 along an axis. Random numbers are drawn for a whole batch or microbatch and then
-    sliced: those of an image depend on its place there, however it is divided. XLA computes only the rows that stay.
+    """Rows first ... first + n - 1 along an axis. Random numbers are drawn for the whole batch or microbatch and then
+    sliced, so that an image gets the same ones however it is divided. XLA computes only the rows that stay.
     """
     if n == drawn.shape[axis]:
         return drawn

@@ -21,10 +21,9 @@ from experiment.cells import (
     measured,
 )
 from experiment.commands import commands_for
-from experiment.errors import UsageError, left_out
 from experiment.markdown import annealed, estimators, every_run, rewrite, sets, summary, tables, with_vae_at_one
 from experiment.run_folder import ROOT
-from utils import whole_file
+from utils import UsageError, left_out, whole_file
 
 README, TASKS = ROOT / "README.md", ROOT / "tasks" / "README.md"
 

@@ -17,6 +17,20 @@ import numpy as np
 CHECKPOINT = r"ckpt-(\d+)\.index"  # for `numbered`: a checkpoint's index, with the step it was saved at
 
 
+class UsageError(Exception):
+    """Something the user can mend: shown as one line on stderr, with exit code 2."""
+
+
+def left_out(name, error):
+    """Says on stderr that one of several runs is left out, and why."""
+    print(f"{name} is left out: {error}", file=sys.stderr)
+
+
+def first_line(text):
+    """The first line of a text that is not empty."""
+    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
+
+
 @contextlib.contextmanager
 def whole_file(path):
     """Yields a temporary path beside `path`, which takes its place when the block ends without an error.

@@ -11,12 +11,10 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.flags import at_least
-from data import DataError
 from experiment import load_run
-from experiment.errors import UsageError
 from experiment.flags import Parser
 from experiment.run_folder import RESULTS
-from utils import evenly_spaced
+from utils import UsageError, evenly_spaced
 
 RUNS = ("fast/iwae-1l-k5", "fast/iwae-2l-k5")
 
@@ -31,7 +29,7 @@ def main():
     options = parser.parse_args()
     try:
         loaded = {name: load_run(RESULTS / name) for name in options.runs}
-    except (UsageError, DataError) as error:
+    except UsageError as error:
         parser.error(str(error))
     if options.cost:
         for name, run in loaded.items():

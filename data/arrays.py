@@ -7,10 +7,12 @@ import sys
 
 import numpy as np
 
+from utils import UsageError, first_line
+
 AT_A_TIME = 100  # rows of a block
 
 
-class DataError(Exception):
+class DataError(UsageError):
     """A data set that cannot be had, or a copy that is not what it should be; the message is one line."""
 
 
@@ -27,11 +29,6 @@ def reading(path, what=""):
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise DataError(f"{path} cannot be read{what and ' as '}{what} ({reason})") from None
-
-
-def first_line(text):
-    """The first line of a text that is not empty."""
-    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
 
 
 def blocks(n):

@@ -16,10 +16,11 @@ import zipfile
 import numpy as np
 
 from data import DataError
-from data.arrays import first_line, reading
+from data.arrays import reading
 from data.catalogue import DATASETS
 from data.idx import read_idx
 from data.published import NotThere, downloaded, tensorflow_datasets
+from utils import first_line
 
 IDX_NAMES = {
     "train_images": "train-images-idx3-ubyte",

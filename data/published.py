@@ -16,10 +16,10 @@ import urllib.request
 import numpy as np
 
 from data import DataError, Dataset
-from data.arrays import aligned, first_line
+from data.arrays import aligned
 from data.catalogue import DATASETS
 from data.idx import idx_bytes
-from utils import whole_file
+from utils import first_line, whole_file
 
 CACHE = pathlib.Path(__file__).parent / "cache"
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from data.catalogue import DATASETS
 from experiment import run_folder
-from experiment.errors import UsageError, left_out
 from experiment.flags import config_from
 from experiment.presets import PRESETS, settings_beside
 from experiment.run_folder import Run, load_config
 from experiment.settings import Config
+from utils import UsageError, left_out
 
 # (objective, layers, k, conditional) -> test log likelihood at k = 5000, nats
 REFERENCE = {

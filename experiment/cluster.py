@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from typing import NamedTuple
 
-from experiment.errors import UsageError
+from utils import UsageError
 
 EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 

@@ -2,9 +2,9 @@
 
 import shlex
 
-from experiment.errors import UsageError, left_out
 from experiment.flags import config_from, default_path
 from experiment.run_folder import ROOT, Run, load_config
+from utils import UsageError, left_out
 
 NAMED = ("objective", "stochastic_layers", "conditional", "n_samples", "seed")  # what a command says besides its preset
 

@@ -7,12 +7,12 @@ import os
 from data import own
 from data.catalogue import DATASETS
 from experiment import run_folder
-from experiment.errors import UsageError
 from experiment.presets import PRESETS, settings_beside
 from experiment.rules import GROUPS, check_value, choices_of
 from experiment.run_folder import load_config
 from experiment.settings import CALL, EVALUATION, Config, flag_fields
 from models.catalogue import MODELS, OBJECTIVES, hyperparameters
+from utils import UsageError
 
 
 class Parser(argparse.ArgumentParser):

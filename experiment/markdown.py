@@ -23,11 +23,10 @@ from experiment.cells import (
     grouped,
     means,
 )
-from experiment.errors import UsageError, left_out
 from experiment.presets import PRESETS
 from experiment.run_folder import Run
 from experiment.settings import Config
-from utils import read_csv, whole_file
+from utils import UsageError, left_out, read_csv, whole_file
 
 SEEDS_DIFFER = 0.2  # nats: a smaller lead may be the seed's (results/README.md, "What the tables say")
 
@@ -219,7 +218,7 @@ def _annealed_row(name, run):
 
 
 def _pareto_k(llh):
-    if llh.get("pareto_k") is None:
+    if llh.get("pareto_k_high") is None:
         return ""
     return f"{llh['pareto_k']:.2f} ({llh['pareto_k_high']:.0%})"
 

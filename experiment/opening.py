@@ -3,10 +3,9 @@
 import os
 
 from experiment.cluster import scratch_copy, this_worker
-from experiment.errors import UsageError
 from experiment.flags import as_words
 from experiment.run_folder import Run, load_config
-from utils import read_csv
+from utils import UsageError, read_csv
 
 
 def open_folder(config, resume=False, eval_only=False, continue_existing=False):

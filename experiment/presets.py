@@ -1,6 +1,6 @@
 """Presets: named sets of flags. A run is what its settings are; the name of its preset is only a note beside them."""
 
-from experiment.errors import UsageError
+from utils import UsageError
 
 FAST = dict(
     epochs=328,

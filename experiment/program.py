@@ -13,16 +13,14 @@ import signal
 import sys
 import threading
 
-from data import DataError
-from data.arrays import first_line
 from experiment import run_folder
-from experiment.errors import UsageError, left_out
 from experiment.flags import as_words, parse_call_flags, parse_flags
 from experiment.opening import open_folder
 from experiment.run_folder import Run, load_config
 from experiment.session import Session, load_data
 from experiment.settings import CALL, EVALUATION, Config, flag_fields
 from experiment.startup import single_precision, start_tensorflow
+from utils import UsageError, first_line, left_out
 
 
 def _without_tracebacks(program):
@@ -44,7 +42,7 @@ def _without_tracebacks(program):
             code = program(*args, **kwargs)
             sys.stdout.flush()
             return code
-        except (UsageError, DataError) as error:
+        except UsageError as error:
             return _fail(error)
         except KeyboardInterrupt:
             return _stopped("stopped", None, None)
@@ -166,7 +164,7 @@ class _FinishedRuns:
                         loaded[data] = load_data(config)
                     session = Session(config, run, eval_only=True, dataset=loaded[data])
                     session.load_weights()
-                except (UsageError, DataError) as error:
+                except UsageError as error:
                     left_out(_name_of(folder), error)
                     continue
                 yield _name_of(folder), session
@@ -197,13 +195,10 @@ def _sigterm_as_ctrl_c():
 def _guarded(work, config, run):
     import tensorflow as tf
 
-    from training.checkpoints import CheckpointError
     from training.loop import Interrupted, TrainingDiverged
 
     try:
         work()
-    except (UsageError, DataError, CheckpointError) as error:
-        return _fail(error)
     except TrainingDiverged as error:
         return _fail(error, code=1)
     except Interrupted as error:

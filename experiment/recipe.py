@@ -4,11 +4,11 @@ import statistics
 
 from experiment import run_folder
 from experiment.cells import cell_of, grouped, results_in
-from experiment.errors import UsageError, left_out
 from experiment.flags import as_words
 from experiment.markdown import table
 from experiment.presets import PRESETS
 from experiment.run_folder import Run, load_config
+from utils import UsageError, left_out
 
 
 def _folders(pattern):

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 
-from experiment.errors import UsageError
+from utils import UsageError
 
 GROUPS = {  # of flags, in the order in which --help shows them
     "run": "the run",

@@ -15,17 +15,15 @@ import subprocess
 import numpy as np
 
 from data.arrays import DataError, reading
-from experiment.errors import UsageError
 from experiment.settings import EVALUATION, Config
-from utils import CHECKPOINT, numbered, read_csv, whole_file, write_csv, write_json
+from utils import CHECKPOINT, UsageError, numbered, read_csv, whole_file, write_csv, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 RECORD = {  # what a measurement has, and of which type
     "test_llh": float, "standard_error": float | None, "mc_error": float | None, "n_samples": int, "n_images": int,
-    "active_units": list,
+    "active_units": list, "pareto_k": float | None, "pareto_k_high": float | None,  # no Pareto k in earlier versions
 }  # fmt: skip
-PARETO = {"pareto_k": float | None, "pareto_k_high": float | None}  # what records of earlier versions do not have
 # Columns that metrics.csv must have.
 DRAWN = {f"{split}_{bound}_elbo" for split in ("train", "test") for bound in ("iwae", "vae")}
 KEPT = "[a-z]\\w*"  # any name of what training keeps in arrays/
@@ -171,7 +169,7 @@ class Run:
 
         Records of earlier versions have no Pareto k.
         """
-        return _record(self.test_llh, RECORD, "; delete it to measure anew", PARETO)
+        return _record(self.test_llh, RECORD, "; delete it to measure anew")
 
     def begin(self, config):
         """Writes config.json of a new run."""
@@ -231,20 +229,16 @@ def _read_weights(path):
         file.visititems(lambda *_: None)  # reads the header of each array
 
 
-def _record(path, kinds, advice="", later=None):
-    """The content of a JSON file, None where there is none. Raises UsageError unless it has `kinds`, name -> type, and
-    all of `later` if it has one of them.
-    """
+def _record(path, kinds, advice=""):
+    """The content of a JSON file, None where there is none. Raises UsageError unless it has `kinds`, name -> type."""
     try:
         record = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise UsageError(f"--run_dir: {path} cannot be read ({error}){advice}") from None
-    if later and isinstance(record, dict) and later.keys() & record.keys():
-        kinds = kinds | later
     for name, kind in kinds.items():
-        value = record.get(name, "nothing") if isinstance(record, dict) else "nothing"
+        value = record.get(name) if isinstance(record, dict) else None
         number = not isinstance(value, float) or math.isfinite(value)  # NaN and infinity are no measurement
         if not isinstance(value, kind) or not number:
             raise UsageError(f"--run_dir: {path} has {value} as {name}{advice}")

@@ -5,15 +5,13 @@ import time
 import numpy as np
 
 from data import DataError, Dataset, load
-from data.arrays import first_line
 from experiment.cluster import this_worker
-from experiment.errors import UsageError
 from experiment.opening import check_shares
 from experiment.run_folder import Run, provenance
 from experiment.settings import Config
 from experiment.startup import hardware
 from models.catalogue import MODELS, model_class
-from utils import evenly_spaced, save_weights, whole_file, write_csv, write_json
+from utils import UsageError, evenly_spaced, first_line, save_weights, whole_file, write_csv, write_json
 
 PCA_IMAGES = 2000  # test images in the picture of the posterior means
 RECONSTRUCTED = 30  # test images in the picture of reconstructions
@@ -241,7 +239,7 @@ class Session:
         """Whether a measurement with (samples, images) = `size` takes the place of the record `old`."""
         old_size, full = _size(old), (Config.eval_samples, self.config.n_test)
         if size == old_size:
-            return "pareto_k" not in old  # a record of an earlier version
+            return False
         if full in (size, old_size) and not self.config.held_out:  # the size that the tables show comes before others
             return size == full
         return all(was <= now for was, now in zip(old_size, size))

@@ -11,10 +11,10 @@ from data import DataError, own
 from data.catalogue import BINARISE, DATASETS
 from data.catalogue import DEFAULT as DEFAULT_DATASET
 from experiment.cluster import this_worker
-from experiment.errors import UsageError
 from experiment.rules import check_value, gpus, setting
 from models.catalogue import MODELS, OBJECTIVES, hyperparameters, hyperparameters_of
 from training.stages import PAPER_EPOCHS
+from utils import UsageError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from experiment.errors import UsageError, left_out
 from experiment.flags import default_path
 from experiment.opening import open_folder
 from experiment.presets import PRESETS
@@ -10,6 +9,7 @@ from experiment.run_folder import Run, load_config
 from experiment.session import Session
 from experiment.settings import Config
 from models.catalogue import MODELS
+from utils import UsageError, left_out
 
 
 def sibling(session, **changes):

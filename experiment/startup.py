@@ -8,8 +8,7 @@ import sys
 import tempfile
 from typing import Any, NamedTuple
 
-from data.arrays import first_line
-from experiment.errors import UsageError
+from utils import UsageError, first_line
 
 
 class Device(NamedTuple):

@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 
-from experiment.errors import UsageError
 from experiment.run_folder import Run, load_config
 from experiment.session import Session
 from experiment.startup import single_precision, start_tensorflow
+from utils import UsageError
 
 
 def load_run(folder, data_dir=None, gpu=None):

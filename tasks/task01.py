@@ -9,7 +9,10 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
+import numpy as np
+
 from experiment import command_line
+from utils import ProgressBar, evenly_spaced, write_csv
 
 DEFAULTS = dict(n_latent=(2,), n_samples=5, preset="fast")
 FIXED = ("n_latent", "stochastic_layers", "conditional")
@@ -24,10 +27,6 @@ MANIFOLD = 20  # images along each side of the picture of the latent space
 
 def chosen(labels):
     """The first PER_LABEL images of each label, labels in turn; the first IMAGES where there is one label."""
-    import numpy as np
-
-    from utils import evenly_spaced
-
     shown = evenly_spaced(np.unique(labels), IMAGES // PER_LABEL)
     each = PER_LABEL if len(shown) > 1 else IMAGES
     return np.concatenate([np.flatnonzero(labels == label)[:each] for label in shown])
@@ -38,7 +37,6 @@ def posteriors(session):
     from evaluation import make_log_likelihood, make_true_posterior, sampling_importance_resampling
     from models.random import Stream, stateless_seed
     from plots.tasks import Posterior
-    from utils import ProgressBar
 
     model, seed = session.model, session.config.seed
     x, _ = session.test_data()
@@ -66,7 +64,6 @@ def posteriors(session):
 def work(session):
     """The figures and the table of the posteriors, and the latent space as images."""
     from plots.tasks import manifold, posterior_figures
-    from utils import write_csv
 
     session.train_or_load()
     session.report()

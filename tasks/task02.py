@@ -5,6 +5,7 @@ signal and noise of the gradients of encoder and decoder against k, and what the
 doubly reparameterised gradient (DReG, Tucker et al., 1810.04152) changes that, and training.
 """
 
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -12,8 +13,10 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
 from experiment import command_line
+from experiment.session import build_model
 from experiment.siblings import finished_sibling, sibling
 from models.catalogue import OBJECTIVES
+from utils import ProgressBar, evenly_spaced, write_csv
 
 DEFAULTS = dict(objective="dreg", n_samples=5, preset="fast")
 FIXED = ("objective", "strategy")  # gradients are taken on one device
@@ -52,9 +55,6 @@ class Gradients:
     """The moments of every estimator's gradient for the same images, at the weights that the model has."""
 
     def __init__(self, session):
-        from experiment.session import build_model
-        from utils import evenly_spaced
-
         self.config, dataset = session.config, session.dataset
         self.x = dataset.binarised_train_images(IMAGES, self.config.seed)
         self.y = evenly_spaced(dataset.context("train", self.config.conditional != "no"), IMAGES)
@@ -76,8 +76,6 @@ class Gradients:
         return self._compiled(objective, k)(self.x, self.y, n_draws, first)
 
     def _compiled(self, objective, k):
-        import dataclasses
-
         from training.gradients import make_gradient_moments
 
         changes = dict(objective=objective, hyperparameters=ESTIMATORS[objective], n_samples=k, batch_size=IMAGES)
@@ -102,8 +100,6 @@ def gradient_rows(session):
     from the reference, at the last epoch; by_chance: the norm that noise alone would give, as GradientMoments.distance
     has it; both over the reference's norm.
     """
-    from utils import ProgressBar
-
     gradients, rows = Gradients(session), []
     bar = ProgressBar(len(ESTIMATORS), "estimator", "SNR")
     for epochs, weights in stages(session):
@@ -155,7 +151,6 @@ def work(session):
     """Trains with `dreg` and, for comparison, with `iwae_elbo`; then the gradients, at the weights of the latter."""
     from plots.gradients import along_training, estimators
     from plots.tasks import dreg_beside_iwae
-    from utils import write_csv
 
     plain = sibling(session, objective="iwae_elbo")  # before the training: that its folder is free is known at once
     session.train_or_load()

@@ -10,11 +10,14 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
+import numpy as np
+
 from data import own
 from data.catalogue import DATASETS
 from experiment import run_folder, survey
 from experiment.cells import Result, cell_of, grouped
 from experiment.settings import Config
+from utils import ProgressBar, UsageError, write_csv
 
 FOLDER = "task06"
 IMAGES = 1000  # test images on which a model with and without its inactive units is measured, unless --eval_images
@@ -81,12 +84,8 @@ def folder_for(dataset):
 
 def work(settings, sessions):
     """The table and the pictures, in results/task06; those of other data sets than the tables' below that, by name."""
-    import numpy as np
-
     from evaluation import ACTIVE, make_activity
-    from experiment.errors import UsageError
     from plots.tasks import activity_histograms, units_while_training
-    from utils import ProgressBar, write_csv
 
     rows, activities, configs, runs = [], {}, {}, {}
     bar = ProgressBar(len(sessions), "model", "active units")

@@ -9,9 +9,11 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # it can be run from anywhere
 
+import numpy as np
+
 from experiment import command_line
-from experiment.errors import UsageError
 from experiment.presets import PRESETS
+from utils import UsageError, write_csv
 
 DEFAULTS = dict(n_samples=50, preset="fast")
 FIXED = ()
@@ -30,8 +32,6 @@ def n_test_images(config):
 
 def rows_of(session, **columns):
     """[{column: number}] of columns [n_images]. Raises UsageError where a log likelihood is not finite."""
-    import numpy as np
-
     for name, values in columns.items():
         if name in ("log_px", "annealed", "lower", "upper") and not np.isfinite(values).all():
             raise UsageError(f"--run_dir: with the weights of {session.run.path} {name} is not finite")
@@ -77,7 +77,6 @@ def on_drawn_images(session):
 def work(session):
     """Both tables, each said and written as soon as it is there, and the picture of them."""
     from plots.tasks import second_opinion
-    from utils import write_csv
 
     session.train_or_load()
     session.report()

@@ -15,12 +15,12 @@ import pytest
 import data.mnist_sources
 import data.published
 from experiment import command_line, program, session, survey
-from experiment.errors import UsageError
 from experiment.opening import open_folder
 from experiment.run_folder import ROOT, Run
 from experiment.settings import Config
 from experiment.startup import hardware
 from tests.helpers import TINY, in_process, newest_checkpoint, one_line
+from utils import UsageError
 
 
 def start(*flags, program=("main.py",), **kwargs):

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 
 from experiment import command_line, program, startup
-from experiment.errors import UsageError
 from experiment.run_folder import ROOT
 from experiment.startup import hardware, start_tensorflow
 from tests.helpers import in_process, one_line
+from utils import UsageError
 
 
 def test_the_device_is_the_one_asked_for(monkeypatch, few_digits, tmp_path):

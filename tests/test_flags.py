@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.presets import PRESETS, settings_beside
 from experiment.run_folder import RESULTS, ROOT, Run, load_config
 from experiment.settings import Config, flag_fields
 from models.catalogue import MODELS, OBJECTIVES, hyperparameters
+from utils import UsageError
 
 TASKS = [f"task0{i}" for i in (1, 2, 3, 4, 5, 7)]  # those that train
 

@@ -8,12 +8,12 @@ from PIL import Image
 
 from data import DataError, Dataset, load
 from experiment import program, session
-from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.session import load_data
 from experiment.settings import Config
 from tasks import task01, task04
 from tests.helpers import GREYS, draw, in_process, run_task
+from utils import UsageError
 
 
 def bad(tmp_path, kind):

@@ -17,11 +17,11 @@ import tensorflow as tf
 
 from experiment import command_line, session, survey
 from experiment.cluster import scratch_copy, this_worker
-from experiment.errors import UsageError
 from experiment.run_folder import ROOT, Run
 from tests.helpers import newest_checkpoint, one_line, run_task, weights_in
 from tests.on_replicas import DIES_AT, RUN, STEPS, few
 from training import replicas
+from utils import UsageError
 
 PROGRAM = [sys.executable, str(ROOT / "tests" / "on_replicas.py")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -8,12 +8,11 @@ import subprocess
 import pytest
 
 from experiment import run_folder
-from experiment.errors import UsageError
 from experiment.opening import open_folder
 from experiment.run_folder import Run
 from experiment.settings import Config
 from tests.helpers import RECORD
-from utils import read_csv, write_csv
+from utils import UsageError, read_csv, write_csv
 
 SMALL = Config(n_hidden=(6,), n_latent=(3,), epochs=1, jit="off", conditional="learned_prior")
 

@@ -18,7 +18,6 @@ import plots.runs
 from data import Dataset
 from data.catalogue import DatasetEntry
 from experiment import cells, run_folder
-from experiment.errors import UsageError
 from experiment.flags import parse_flags
 from experiment.run_folder import Run, load_config
 from experiment.session import Session
@@ -27,6 +26,7 @@ from models.catalogue import Hyperparameter, ObjectiveEntry, objective_function
 from models.interface import LogWeights
 from models.objectives import Estimate, iwae_elbo, vae_elbo
 from tests.helpers import in_process, last_frame, one_line
+from utils import UsageError
 
 STROKES = DatasetEntry(n_train=120, n_test=40, image_shape=(5, 7), n_labels=3, module=__name__)
 SIZES = (

@@ -12,7 +12,6 @@ import evaluation
 import training.loop
 from data import DataError
 from experiment import cells, session
-from experiment.errors import UsageError
 from experiment.flags import default_path
 from experiment.presets import settings_beside
 from experiment.run_folder import Run
@@ -20,7 +19,7 @@ from experiment.session import Session, build_model
 from experiment.settings import Config
 from experiment.siblings import finished_sibling, settings_of_sibling
 from tests.helpers import RECORD
-from utils import evenly_spaced
+from utils import UsageError, evenly_spaced
 
 SMALL = Config(n_hidden=(6,), n_latent=(3,), epochs=1, jit="off", conditional="learned_prior")
 
@@ -52,7 +51,7 @@ def test_images_are_binarised_as_asked(few_digits, digits):
 def replaces(size, held_out=0, **old):
     """Whether a measurement of that size takes the place of an old record."""
     one = types.SimpleNamespace(config=Config(held_out=held_out).resolved())
-    return Session._replaces(one, RECORD | {"pareto_k": 0.5} | old, size)
+    return Session._replaces(one, RECORD | old, size)
 
 
 @pytest.mark.parametrize(

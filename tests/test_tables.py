@@ -10,11 +10,10 @@ import plots.comparison
 import tables
 from data.catalogue import DATASETS
 from experiment import cells, markdown, run_folder, survey
-from experiment.errors import UsageError
 from experiment.presets import PRESETS, settings_beside
 from experiment.settings import Config
 from tests.test_tasks import run
-from utils import write_csv
+from utils import UsageError, write_csv
 
 FAST = dict(preset="fast", **PRESETS["fast"])
 
@@ -209,10 +208,10 @@ def test_a_run_that_cannot_be_opened_costs_no_other(tmp_path, monkeypatch, capfd
     assert err.count(" is left out: ") == err.count("\n") == 4
     assert "fast/b is left out: --run_dir: " in err and "--objective: vr_max is not allowed" in err
     assert "model.weights.h5 does not fit this model, or is damaged" in err and "metrics.csv is damaged" in err
-    assert "fast/d/test_llh.json has nothing as test_llh" in err
+    assert "fast/d/test_llh.json has None as test_llh" in err
     broken.training.write_text('{"epochs": 3}')
     assert [found.folder for found in cells.measured()] == ["fast/c"]  # the tables are rebuilt from the others
-    assert "training.json has nothing as seconds" in capfd.readouterr().err
+    assert "training.json has None as seconds" in capfd.readouterr().err
 
 
 def test_a_model_without_a_number_costs_no_other(capfd):

@@ -10,7 +10,6 @@ import tensorflow as tf
 import evaluation
 import evaluation.ais
 import training.gradients
-from experiment.errors import UsageError
 from experiment.presets import settings_beside
 from experiment.run_folder import Run
 from experiment.session import build_model
@@ -18,7 +17,7 @@ from experiment.settings import Config
 from tests.test_posteriors import spread_out
 from training.gradients import GradientMoments, make_gradient_moments
 from training.steps import make_gradients
-from utils import evenly_spaced, read_csv
+from utils import UsageError, evenly_spaced, read_csv
 
 
 def test_learning_curves_are_of_both_objectives_at_each_k(monkeypatch, capsys):

@@ -19,10 +19,10 @@ import tensorflow as tf
 import evaluation
 from evaluation import make_log_likelihood
 from experiment import load_run, startup
-from experiment.errors import UsageError
 from experiment.run_folder import RESULTS, ROOT
 from experiment.trained import TrainedModel
 from tests.test_readme import python_blocks
+from utils import UsageError
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
-from utils import CHECKPOINT, numbered
+from utils import CHECKPOINT, UsageError, numbered
 
 
-class CheckpointError(Exception):
+class CheckpointError(UsageError):
     """No checkpoint could be used; the message is one line."""
 
 

@@ -84,7 +84,7 @@ def cost(run, n_images, n_samples, rounds=9):
 
 def model_and_images(run, n_images):
     """The model of a run of load_run's, and test images with what it is given beside them."""
-    context = run.dataset.context("test", run.config.conditional != "no")
+    context = run.dataset.context("test", run.config.is_conditional)
     return run.model, run.dataset.binarised_test_images(n_images), evenly_spaced(context, n_images)
 
 

@@ -54,7 +54,7 @@ class Dataset(NamedTuple):
         )
 
     def binarised(self, how):
-        """The data with training images of 0 and 255 alone, by `how` of data.catalogue.BINARISE; itself for "dynamic".
+        """The data with its training images made 0 and 255, by `how` of data.catalogue.BINARISE; itself for "dynamic".
 
         Test images become such with "threshold"; else they stay grey, and `binarised_test_images` draws them.
         The draw of "fixed" belongs to the data set, whatever the run's seed is.

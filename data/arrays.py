@@ -1,4 +1,4 @@
-"""Arrays of bytes that are kept once: whatever makes or reads them goes by blocks of rows."""
+"""Images as bytes, made and read in blocks of rows, so that memory never holds them twice."""
 
 import contextlib
 import math

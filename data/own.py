@@ -124,8 +124,11 @@ def _find(path, data_dir):
 
 def _facts(splits):
     n_train = len(splits.images["train"])
-    n_test = len(splits.images["test"]) if "test" in splits.images else max(2, n_train // 10)
-    n_train -= 0 if "test" in splits.images else n_test
+    if "test" in splits.images:
+        n_test = len(splits.images["test"])
+    else:
+        n_test = max(2, n_train // 10)
+        n_train -= n_test
     if n_train < 1 or n_test < 2:
         raise DataError(f"there are {max(0, n_train)} images to train on and {n_test} to test on; at least 1 and 2")
     if splits.n_labels > max(n_train, 2):

@@ -15,8 +15,8 @@ NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
 class Splits(NamedTuple):
-    """What there is before it is read. images: "train" and, where it is given, "test" -> their source, which is a list
-    of paths or an Array; labels: the same keys -> integers [n], or {} where there are none.
+    """A user's data before the images are read. images: "train" and, where it is given, "test" -> their source, which
+    is a list of paths or an Array; labels: the same keys -> integers [n], or {} where there are none.
     """
 
     images: dict

@@ -139,8 +139,8 @@ def cell_of_set(config):
 
 
 def follows(config, preset, but=()):
-    """Whether the settings are those of `preset` as it is defined now. What a cell or a seed chooses may differ, and
-    what `but` names.
+    """Whether the settings are those of `preset` as it is today, apart from those that pick a cell or a seed and those
+    that `but` names.
     """
     names = ("model", "stochastic_layers", "n_hidden", "n_latent", "conditional", "objective", "n_samples",
              "hyperparameters", "dataset", "own_data", "seed", *but)  # fmt: skip
@@ -154,9 +154,9 @@ def follows(config, preset, but=()):
 def grouped(results, key=cell_of, presets=TABLE, but=()):
     """The runs of a table: key(config) -> [Result], a seed each, the first seed first.
 
-    They are all of one preset: the first of `presets` in which there is a run with the first seed. Of runs with one
-    seed one that follows the preset exactly comes before one that differs from it in a setting of `but`, then the first
-    folder's name counts. So no run is chosen by its result. Keys that are None are left out.
+    All runs of a key are of one preset: the first of `presets` that has a run with seed 0. Of two runs with one seed
+    the one that follows the preset exactly wins, then the first folder by name: results never decide. Keys that are
+    None are left out.
     """
     groups = {}
     for preset in reversed(presets):

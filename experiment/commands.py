@@ -10,11 +10,11 @@ NAMED = ("objective", "stochastic_layers", "conditional", "n_samples", "seed")  
 
 
 def commands_for(configs):
-    """A command for each experiment, Configs that differ from their preset in NAMED only: it trains and measures it.
+    """A command that trains and measures each of `configs`, which may differ from their preset in NAMED only.
 
-    Experiments with the same first epochs take them from one of them. Lines that need another line's run stand after
-    all others; one that is started before that run has got so far ends with code 2, and can be started again. What was
-    stopped is gone on with, and what was trained but not measured in full is measured.
+    Runs that share their first epochs train them once; the others copy them with --start_from, and stand last. One that
+    is started too early ends with code 2, and can be started again. A stopped run is resumed; one that was trained but
+    not measured in full is measured.
     """
     runs = [(config, Run(default_path(config), lock=False)) for config in configs]
     makers = {}  # text of a beginning -> the run that has it, or the first one here that will

@@ -159,7 +159,7 @@ def _saved(given, defaults):
 def default_path(config):
     """results/PRESET/NAME: the objective, the layers, k, and each setting that the preset does not have."""
     objective = config.objective.removesuffix("_elbo")
-    model = objective if config.conditional == "no" else f"c{objective}-{config.conditional}"
+    model = f"c{objective}-{config.conditional}" if config.is_conditional else objective
     parts = [model, f"{config.stochastic_layers}l", f"k{config.n_samples}"]
     unsaid = _unsaid(config)
     for name, value in config.experiment().items():

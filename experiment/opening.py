@@ -73,7 +73,7 @@ def _found_in(run, config, resume, eval_only, continue_existing):
 
 
 def check_shares(config, n_replicas):
-    """Raises UsageError unless each of so many devices gets as many images of a batch as the others."""
+    """Raises UsageError unless so many devices divide the batch size."""
     if config.batch_size % n_replicas:
         raise UsageError(f"--batch_size: {config.batch_size} is not allowed; {n_replicas} devices must divide it")
 

@@ -104,10 +104,9 @@ def _check_alone(config):
 def survey(work, description, argv=None, same=(), first=None, evaluation=True, **flags):
     """As command_line, for a program that looks at finished runs: calls work(settings, sessions, **own flags).
 
-    settings: the flags given, a Config. sessions: iterating over them opens one run in results/ after another, of those
-    with weights and a measured test log likelihood, sorted by name, and gives (name, Session with the weights). One
-    that cannot be opened is left out, with a line on stderr; len(sessions) counts it. name: the folder's path below
-    results/.
+    settings: the flags given, a Config. sessions: yields (name, Session with the weights) of each run in results/ that
+    has weights and a measured likelihood, sorted by name, the folder's path below results/; each is opened when its
+    turn comes. One that cannot be opened is left out, with a line on stderr; len(sessions) counts it.
     same: names of settings that are flags too, and that the runs must share; then there must be such a run. evaluation,
     flags: as in parse_call_flags. first: first(**own flags) is called before TensorFlow starts; if it returns true,
     that is all.

@@ -21,9 +21,9 @@ MOST = 10**9  # of whole numbers that have no maximum of their own: TensorFlow's
 def setting(default, type, help, group, **rules):
     """A setting of Config, and with it a flag.
 
-    group: of GROUPS. What lies outside "run", "evaluation" and "call" makes the trained model what it is: it
-    is fixed once a run has begun. Settings of the evaluation are saved beside it, and used again unless a flag says
-    otherwise.
+    group: of GROUPS. Settings of "run", "evaluation" and "call" may change from call to call; all others make the
+    trained model what it is, and are fixed once a run has begun. Those of "evaluation" are saved as the defaults of
+    later calls.
     rules: choices (a tuple, or a function that returns one), minimum, maximum, above, below, nargs; or_path: a text
     that is none of the choices is a path; divides: it must divide the number of samples, which Config checks.
     """

@@ -25,7 +25,7 @@ def load_data(config):
     except (OSError, MemoryError) as error:  # files that have gone since they were looked at; more than memory holds
         where, why = getattr(error, "filename", None) or config.dataset, getattr(error, "strerror", first_line(error))
         raise DataError(f"--dataset: {where} cannot be read ({why})") from None
-    if config.conditional != "no" and (unknown := np.setdiff1d(dataset.test_labels, dataset.train_labels)).size:
+    if config.is_conditional and (unknown := np.setdiff1d(dataset.test_labels, dataset.train_labels)).size:
         raise DataError(f"--conditional: no training image has the label {unknown[0]}, which test images have")
     return dataset
 
@@ -94,7 +94,7 @@ class Session:
         """n of the binarised test images, spread evenly (None: all), and what the model is given beside them:
         [n, n_pixels] and [n, n_context].
         """
-        context = self.dataset.context("test", self.config.conditional != "no")
+        context = self.dataset.context("test", self.config.is_conditional)
         return self.dataset.binarised_test_images(n), evenly_spaced(context, n)
 
     def draw(self):
@@ -134,7 +134,7 @@ class Session:
         z1_noise, *above = self.model.noise(1, n, seed)
         above = [tf.repeat(noise[:, :REDRAWN_ROWS], REDRAWN_COLUMNS, axis=1) for noise in above]
         y = None
-        if self.config.conditional != "no":
+        if self.config.is_conditional:
             y = np.eye(self.model.n_context, dtype=np.float32)[np.arange(REDRAWN_ROWS) % self.model.n_context]
             y = np.repeat(y, REDRAWN_COLUMNS, axis=0)
         self._keep("z1_redrawn", means=self.as_images(self.model.decode((z1_noise, *above), y)))
@@ -268,7 +268,7 @@ def build_model(config, pixel_means):
         n_latent=config.n_latent,
         n_pixels=config.data_entry.n_pixels,
         pixel_means=pixel_means,
-        n_context=config.data_entry.n_labels if config.conditional != "no" else 0,
+        n_context=config.data_entry.n_labels if config.is_conditional else 0,
         learned_prior=config.conditional == "learned_prior",
         **numbers,
     )

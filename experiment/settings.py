@@ -195,7 +195,7 @@ class Config:
             raise UsageError(f"--data_dir: {self.data_dir} is not a folder")
         if self.binarise == "none" != data.binarise and not self.own_data:
             raise UsageError(f"--binarise: none is not allowed; the images of {self.dataset} are grey")
-        if self.conditional != "no" and not data.n_labels:
+        if self.is_conditional and not data.n_labels:
             raise UsageError(f"--conditional: {self.conditional} is not allowed; {self.dataset} has no labels")
         n_train, n_test = data.n_train - self.held_out, self.n_test
         if n_train < 1:
@@ -253,6 +253,11 @@ class Config:
         return self.held_out or self.data_entry.n_test
 
     @property
+    def is_conditional(self):
+        """Whether the model is given the labels."""
+        return self.conditional != "no"
+
+    @property
     def n_epochs(self):
         """Epochs in all: passes over the training images."""
         return PAPER_EPOCHS if self.epochs == -1 else self.epochs
@@ -272,7 +277,7 @@ class Config:
         return self.first_samples if epoch < self.beginning_epochs else self.n_samples
 
     def backward_with(self, n_samples):
-        """The samples that the gradient goes through with so many in all; None: through every one."""
+        """How many of n_samples samples the gradient goes through; None: all."""
         return self.backward_samples if n_samples > (self.backward_samples or n_samples) else None
 
     def experiment(self):
@@ -310,6 +315,6 @@ CALL = {field.name for field in flag_fields() if field.metadata["group"] in ("ru
 
 
 def _as_text(settings):
-    """Settings as text, without those at their default: one that is added later leaves older texts as they were."""
+    """Settings as text, without those at their default, so that a setting added later changes no older text."""
     usual = dataclasses.asdict(Config().completed())
     return json.dumps({name: value for name, value in settings.items() if value != usual[name]}, sort_keys=True)

@@ -110,7 +110,7 @@ class TrainedModel:
 
     def _context(self, labels, n):
         """One-hot labels [n, n_labels], or None. Raises ValueError where they are missing, too many, or no labels."""
-        if (self.config.conditional == "no") != (labels is None):
+        if self.config.is_conditional == (labels is None):
             raise ValueError("this model is conditional: it needs labels" if labels is None else
                              "this model is not conditional: it takes no labels")  # fmt: skip
         if labels is None:

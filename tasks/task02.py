@@ -57,7 +57,7 @@ class Gradients:
     def __init__(self, session):
         self.config, dataset = session.config, session.dataset
         self.x = dataset.binarised_train_images(IMAGES, self.config.seed)
-        self.y = evenly_spaced(dataset.context("train", self.config.conditional != "no"), IMAGES)
+        self.y = evenly_spaced(dataset.context("train", self.config.is_conditional), IMAGES)
         self.model = build_model(self.config, dataset.pixel_means)
         self.first_weights = self.model.get_weights()
         self._compiled = functools.cache(self._compiled)  # a graph for each objective and k, kept with this object

@@ -46,8 +46,7 @@ def drawn(configs):
     for name, config in sorted(configs.items(), key=lambda item: (item[1].objective, item[1].n_samples)):
         cell = cell_of(config)
         if cell is None or in_tables.get(cell, name) == name:
-            conditional = "" if config.conditional == "no" else ", conditional"
-            groups.setdefault((config.stochastic_layers, conditional), []).append(name)
+            groups.setdefault((config.stochastic_layers, ", conditional" * config.is_conditional), []).append(name)
     return {
         f"{layers} stochastic layer{'s' * (layers > 1)}{rest}": groups[layers, rest] for layers, rest in sorted(groups)
     }

@@ -60,7 +60,7 @@ def weights_after_steps(digits, config, n_replicas, n_steps=25):
         model = session.build_model(config, digits.pixel_means)
         optimizer = make_optimizer(config, 4, model)
         run = make_steps(config, model, optimizer, 4)
-        context = digits.context("train", config.conditional != "no")
+        context = digits.context("train", config.is_conditional)
         order = np.random.default_rng(0).permutation(80).astype(np.int32)
         data = [on_each_device(array) for array in (digits.train_images, context, order)]
         run(*data, tf.constant(0), tf.constant(2))

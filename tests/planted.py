@@ -6,6 +6,7 @@ Most were seen in public implementations, or once got through this project's tes
 from tests.planted_followed import FOLLOWED
 from tests.planted_reread import REREAD
 from tests.planted_runs import RUNS, Fault, fault
+from tests.planted_slipped import SLIPPED
 from tests.planted_unseen import UNSEEN
 
 # fmt: off
@@ -255,4 +256,4 @@ EVALUATION = [
           "model.sample_prior(noise, 0 * y), y)", "ais::estimate_and_bracket_are_given_the_labels"),
 ]
 
-FAULTS = [*BOUNDS, *MODELS, *TRAINING, *EVALUATION, *RUNS, *UNSEEN, *REREAD, *FOLLOWED]
+FAULTS = [*BOUNDS, *MODELS, *TRAINING, *EVALUATION, *RUNS, *UNSEEN, *REREAD, *FOLLOWED, *SLIPPED]

@@ -9,7 +9,7 @@ UNSEEN = [
           "training::the_schedule_and_the_averaging_reach_either_optimizer"),
     fault("the standard prior is learned", "experiment/session.py",
           'learned_prior=config.conditional == "learned_prior"',
-          'learned_prior=config.conditional != "no"', "session::each_conditional_model_has_its_own_prior"),
+          'learned_prior=config.is_conditional', "session::each_conditional_model_has_its_own_prior"),
     fault("short measurements in the pages", "tables.py", "results = finished(every)", "results = every",
           "tables::short_measurements_fill_no_page"),
     fault("a survey's run has the split of the one before", "experiment/program.py",

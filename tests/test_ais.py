@@ -11,6 +11,7 @@ import tensorflow as tf
 from evaluation import ais
 from evaluation.ais import make_ais, make_bracket, temperatures
 from models.iwae import IWAE
+from models.random import Stream, stateless_seed
 from tests.oracles import LinearGaussian
 
 
@@ -85,7 +86,7 @@ def test_weights_are_averaged_from_below_and_their_inverses_from_above(monkeypat
 
 
 def test_every_batch_has_images_and_chains_of_its_own(monkeypatch):
-    seeds, model, uniform = [], small_iwae((2,)), tf.random.stateless_uniform
+    seeds, model, uniform, streams = [], small_iwae((2,)), tf.random.stateless_uniform, []
 
     def note(*_):
         return lambda x, y, seed, start=None: (seeds.append(tuple(seed.numpy())), (np.zeros((2, len(x))), 1.0))[1]
@@ -96,9 +97,11 @@ def test_every_batch_has_images_and_chains_of_its_own(monkeypatch):
 
     monkeypatch.setattr(ais, "_make_anneal", note)
     monkeypatch.setattr(tf.random, "stateless_uniform", noted)
+    monkeypatch.setattr(ais, "stateless_seed", lambda *of: streams.append(of[1]) or stateless_seed(*of))
     x = make_bracket(model, n_chains=2)(2 * ais.BATCH).x
     assert not np.array_equal(x[: ais.BATCH], x[ais.BATCH :])
     make_ais(model, n_chains=2)(x)
+    assert streams == [Stream.SIMULATE] * 2 + [Stream.ANNEAL] * 2
     assert len(seeds) == len(set(seeds)) == 2 * 4 + 2  # z, pixels and two ways of chains in a batch; and the estimate's
 
 
@@ -166,6 +169,25 @@ def test_a_signal_is_answered_between_two_calls_and_calls_change_nothing(monkeyp
         of_pilot_and_chains = [0, 2, 0, 10] if steps == 50 else [0, 2, 0, 4, 4, 8, 8, 10]
         assert [value for value in calls if type(value) is int][1:] == of_pilot_and_chains  # the first is of the seed
     np.testing.assert_array_equal(*log_px)
+
+
+def test_what_is_accepted_is_the_mean_over_all_batches(monkeypatch):
+    shares = iter((0.2, 0.6))
+    monkeypatch.setattr(ais, "_make_anneal", lambda *_: lambda x, y, seed: (np.zeros((2, len(x))), next(shares)))
+    assert make_ais(small_iwae((2,)), n_chains=2)(np.zeros((2 * ais.BATCH, 12))).accepted == pytest.approx(0.4)
+
+
+def test_step_sizes_are_found_for_the_images_and_labels_that_they_are_used_for(monkeypatch):
+    given = []
+
+    def note(x, y, seed, noise, beta, step_sizes, rate):
+        given.append((x, y))
+        return tf.zeros([2, 3]), tf.ones([len(beta) - 1, 3]), tf.ones(3)
+
+    monkeypatch.setattr(ais, "_make_run", lambda *_: note)
+    x, y = np.ones((3, 12), np.float32), np.eye(3, dtype=np.float32)
+    ais._make_anneal(small_iwae((2,), n_context=3), 10, 2, False)(x, y, tf.constant([1, 2]))
+    assert len(given) == 2 and all(a is x and b is y for a, b in given)
 
 
 def test_images_that_are_not_binary_and_chains_that_cannot_be_halved_are_refused():

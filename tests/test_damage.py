@@ -118,6 +118,7 @@ def test_a_damaged_training_json_is_one_line_before_the_work(content, copied, no
         "epoch,step\n1,0\n",
         "epoch,step\n0,0\n",
         ",".join(["epoch,step", *sorted(DRAWN)]) + "\n0,0,x,1,1,1\n",
+        ",".join(["epoch,step", *sorted(DRAWN)]) + "\n0,0,x,1,1,1\n1,20,1,1,1,1\n",
         TOO_LONG,
     ],
 )

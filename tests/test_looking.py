@@ -23,13 +23,15 @@ def test_images_are_monitored_with_their_own_labels(monitored, every, tmp_path, 
         monkeypatch.setattr(loop, "MONITORED", monitored)  # spread over the 400 and the 200
     config = dataclasses.replace(TINY, epochs=1, conditional="learned_prior").resolved()
     run, model, active = Run(tmp_path), build_model(config, digits.pixel_means), []
-    monkeypatch.setattr(loop, "make_activity", lambda *_, **__: lambda *of: active.append(of) or [np.ones(4)])
+    units = np.array([1, 0.005, 0.02, 0])
+    monkeypatch.setattr(loop, "make_activity", lambda *_, **__: lambda *of: active.append(of) or [units])
     train(config, run, digits, model)
     x, y, seed = active[-1]
     np.testing.assert_array_equal(x, digits.binarised_test_images()[:: every["test"]])
     np.testing.assert_array_equal(y, digits.context("test", True)[:: every["test"]])
     assert seed == 5
     (*_, row) = csv.DictReader(run.metrics.read_text().splitlines())
+    assert row["active_z1"] == "2"  # of the four
     means = digits.train_images[:: every["train"]] / 255
     train_x = (np.random.default_rng([5, Stream.MONITOR]).random(means.shape) < means).astype(np.float32)
     for split, x in (("train", train_x), ("test", digits.binarised_test_images()[:: every["test"]])):
@@ -45,6 +47,8 @@ def test_of_many_labels_ten_are_pictured_in_a_row_each_with_one_noise_a_column()
     labels, noise = y.argmax(axis=1).reshape(10, 10), noise.numpy().reshape(10, 10, 2)
     assert (labels == labels[:, :1]).all() and (noise == noise[:1]).all()
     assert labels[:, 0].tolist() == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
+    (other,), _ = loop._for_pictures(dataclasses.replace(config, seed=6), IWAE((4,), (2,), 12, n_context=25))
+    assert not np.array_equal(other.numpy().reshape(10, 10, 2), noise)  # as the seed decides
 
 
 def test_the_call_that_compiles_is_not_what_the_time_left_goes_by(capsys):
@@ -113,6 +117,15 @@ def averaged(tmp_path_factory, digits):
     run, model = Run(folder, lock=False), build_model(config, digits.pixel_means)
     model.load_weights(run.weights_after(3))
     return run, config, model
+
+
+def test_active_units_along_training_are_those_of_the_averaged_weights(tmp_path, digits, monkeypatch):
+    config, seen = dataclasses.replace(TINY, ema=0.9, epochs=1).resolved(), []
+    run, model = Run(tmp_path), build_model(config, digits.pixel_means)
+    noted = lambda *_: seen.append(model.get_weights()) or [np.ones(4)]  # noqa: E731
+    monkeypatch.setattr(loop, "make_activity", lambda *_, **__: noted)
+    train(config, run, digits, model)  # which leaves the model with the averages
+    assert all(map(np.array_equal, seen[-1], model.get_weights()))
 
 
 def test_bounds_along_training_are_those_of_the_averaged_weights(averaged, digits):

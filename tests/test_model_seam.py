@@ -85,8 +85,9 @@ def test_another_model_goes_through_main_and_task_6(registered, finished, capfd)
     assert {array.shape for array in prior(folder).values()} == {(100, 5, 7)}
     rows = read_csv(folder / "metrics.csv")
     assert float(rows[-1]["test_iwae_elbo"]) > float(rows[0]["test_iwae_elbo"]) + 1
-    with np.load(folder / "arrays" / "posterior_means.npz") as arrays:  # layers from the image up, whatever their order
-        assert [arrays[f"z{i}"].shape for i in (1, 2, 3)] == [(40, 4), (40, 3), (40, 2)]
+    for name in ("posterior_means", "q_means_0000"):
+        with np.load(folder / "arrays" / f"{name}.npz") as arrays:  # layers from the image up, whatever their order
+            assert [arrays[f"z{i}"].shape for i in (1, 2, 3)] == [(40, 4), (40, 3), (40, 2)]
     record = json.loads((folder / "test_llh.json").read_text())
     assert record["active_units"] == [int(rows[-1][f"active_z{i}"]) for i in (1, 2, 3)]
     assert survey(task06.work, task06.__doc__, ["--eval_samples", "20", "--gpu", "-1"]) == 0, capfd.readouterr().err

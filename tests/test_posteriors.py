@@ -114,7 +114,8 @@ def test_the_grid_is_widened_where_mass_lies_on_its_border():
     x = (model.a @ [6.0, -5.5]).astype(np.float32)
     model.mean_error = -0.5 * model.gain @ x
     exact = scipy.stats.multivariate_normal(np.zeros(5), model.a @ model.a.T + 0.09 * np.eye(5)).logpdf(x)
-    assert make_true_posterior(model, binary=False)(x).log_px == pytest.approx(exact, abs=0.02)
+    grid = make_true_posterior(model, binary=False)(x)
+    assert grid.log_px == pytest.approx(exact, abs=0.02) and grid.border_mass <= 1e-5
 
 
 def test_points_are_doubled_until_a_narrow_posterior_is_resolved():
@@ -326,6 +327,20 @@ def test_the_seed_is_0_where_none_is_given():
     functions = make_activity(model), make_q_means(model), make_log_likelihood(model), posterior_means
     for function in (*functions, sampling_importance_resampling):
         assert inspect.signature(function).parameters["seed"].default == 0
+    assert inspect.signature(posterior_means).parameters["n_samples"].default == 500
+    assert inspect.signature(sampling_importance_resampling).parameters["n_samples"].default == 5000
+
+
+def test_every_image_has_samples_of_its_own_and_is_drawn_with_other_numbers(monkeypatch):
+    model, seeds = LinearGaussian(), []
+    x, noise, categorical = np.repeat(model.x[:1], 2, axis=0), model.noise, tf.random.stateless_categorical
+    (means,) = posterior_means(model, x, n_samples=5, jit=False)
+    assert np.abs(means[0] - means[1]).max() > 1e-3
+    monkeypatch.setattr(model, "noise", lambda n, batch, seed, *_: seeds.append(seed) or noise(n, batch, seed))
+    monkeypatch.setattr(tf.random, "stateless_categorical", lambda *of: seeds.append(of[-1]) or categorical(*of))
+    monkeypatch.setattr(tf, "function", lambda **_: lambda f: f)
+    sampling_importance_resampling(model, x, n_samples=5, n_draws=2, jit=False)
+    assert len(seeds) == 2 and not np.array_equal(*seeds)
 
 
 def test_batches_have_seeds_of_their_own_and_none_that_of_the_prior_s_pictures(monkeypatch):

@@ -36,10 +36,12 @@ from tests.prose import (
     seeds_each,
     times,
     units,
+    worth,
 )
 
 THREE = "fast/iwae-1l-k50", "fast/dreg-1l-k50", "fast/ciwae-standard-prior-1l-k50"
 R, T, B = "results/README.md", "tasks/README.md", "benchmarks/README.md"
+E = "results/recipe/README.md"
 SENTENCES = [  # (page, what stands there, its numbers)
     (R, "Fixed MNIST lies {:.1f} to {:.1f} nats below MNIST", fixed_less_mnist),
     (R, "the ELBO of the last epoch is {:.1f} on 500 training images and {:.1f} on 500 test images; with MNIST, where"
@@ -54,6 +56,13 @@ SENTENCES = [  # (page, what stands there, its numbers)
     (R, "the {0:words} cells of one layer with k = 5 and 50 lay {1:.2f} to {2:.2f} nats below the reference",
      missed_by_fast),
     ("README.md", "with `fast` {0:words} one-layer cells lie {1:.2f} to {2:.2f} nats below", missed_by_fast),
+    (E, "**SOAP**: {:.2f} nats better than Adam", lambda: [worth("adam")]),
+    (E, "of SOAP's time, is {:.2f} behind", lambda: [worth("adam-656-epochs")]),
+    (E, "The KL term's warm-up**: {:.2f}. **The rate's warm-up**: {:.2f}",
+     lambda: [worth("no-kl-warmup"), worth("no-rate-warmup")]),
+    (E, "**Averaged weights**: nothing ({:.2f})", lambda: [worth("no-average")]),
+    (E, "with SOAP {:d} units are active, with Adam {:d} or {:d}",
+     lambda: sorted(set(units(*(f"recipe/elements/{run}" for run in ("adam-seed0", "adam-seed1", "base-seed0")))))),
     (R, "have a standard deviation of {:.2f} nats at k = 1 and of {:.2f} at k = 5",
      lambda: [np.std(every_seed(f"fast/iwae-1l-k{k}"), ddof=1) for k in (1, 5)]),
     (R, "with it the three seeds of IWAE at k = 5 have {:.2f}, {:.2f} and {:.2f}",

@@ -97,12 +97,11 @@ def test_what_a_task_finds_is_measured_where_more_is_asked_for(asked, measured, 
 def test_the_run_s_seed_is_that_of_its_evaluation(few_digits, monkeypatch, capsys):
     config = dataclasses.replace(SMALL, seed=7, held_out=150, eval_samples=20, eval_images=50, threads=3).resolved()
     one, seeds, labels = Session(config, Run(few_digits / "a")), [], []
-    activity = evaluation.make_activity(one.model)
 
     def recording(x, y, seed):
         seeds.append(seed)
         labels.append(y)
-        return activity(x, y, seed)
+        return [np.array([1, 0.005, 0.02])]
 
     monkeypatch.setattr(evaluation, "make_activity", lambda *_, **__: recording)
     value, (x, y) = one.measure().test_llh, one.test_data(50)
@@ -113,7 +112,8 @@ def test_the_run_s_seed_is_that_of_its_evaluation(few_digits, monkeypatch, capsy
     }
     assert value == expected[7] != expected[0] and seeds == [7]
     np.testing.assert_array_equal(labels[0], y)
-    assert json.loads(one.run.test_llh.read_text())["threads"] == 3
+    record = json.loads(one.run.test_llh.read_text())
+    assert record["threads"] == 3 and record["active_units"] == [2]
     means = evaluation.posterior_means
     monkeypatch.setattr(
         evaluation, "posterior_means", lambda *of, **how: seeds.append(how["seed"]) or means(*of, **how)
@@ -254,9 +254,16 @@ def test_learning_curves_name_the_run_s_objective(monkeypatch):
 
 
 def test_frames_of_the_animation_have_their_own_weights_and_the_model_its_own_again(few_digits, monkeypatch):
+    seeds, make_q_means = [], evaluation.make_q_means
+
+    def make_and_note(*of, **how):
+        q_means = make_q_means(*of, **how)
+        return lambda x, y, seed=0: seeds.append(seed) or q_means(x, y, seed)
+
     monkeypatch.setattr(session, "PCA_IMAGES", 20)
     monkeypatch.setattr("plots.runs.means_while_training", lambda run: None)
-    one = Session(SMALL.resolved(), Run(few_digits / "a"))
+    monkeypatch.setattr(evaluation, "make_q_means", make_and_note)
+    one = Session(dataclasses.replace(SMALL, seed=7).resolved(), Run(few_digits / "a"))
     first = one.model.get_weights()
     for epochs, factor in ((0, 1), (1, 0), (2, 2)):  # the last ones are the trained ones, which are not kept
         one.model.set_weights([factor * weight for weight in first])
@@ -264,7 +271,7 @@ def test_frames_of_the_animation_have_their_own_weights_and_the_model_its_own_ag
             one.model.save_weights(one.run.weights_after(epochs))
     one._draw_means_while_training()
     with np.load(one.run.arrays / "q_means_0000.npz") as a, np.load(one.run.arrays / "q_means_0001.npz") as b:
-        assert a["z1"].any() and not b["z1"].any()
+        assert a["z1"].any() and not b["z1"].any() and seeds == [7, 7]
     assert all(np.array_equal(now, 2 * weight) for now, weight in zip(one.model.get_weights(), first))
 
 

@@ -27,6 +27,8 @@ def test_cosine_schedule_warms_up_and_comes_down():
     assert float(rate(300)) == pytest.approx(1e-2 * 0.505) and float(rate(500)) == pytest.approx(1e-4)
     rate = learning_rate(dataclasses.replace(config, lr_warmup=0.0), steps_per_epoch=50)
     assert [float(rate(step)) for step in (0, 250, 500)] == pytest.approx([1e-2, 1e-2 * 0.505, 1e-4])
+    rate = learning_rate(dataclasses.replace(config, lr_warmup=0.5), steps_per_epoch=50)  # less than an epoch
+    assert [float(rate(step)) for step in (0, 5, 25)] == pytest.approx([0, 2e-3, 1e-2])
 
 
 @pytest.mark.parametrize("conditional", ["no", "learned_prior"])
@@ -102,7 +104,7 @@ def test_microbatches_add_up_to_the_batch(digits, monkeypatch, settings):
     x = binarise(tf.constant(digits.train_images[:20]), tf.constant([1, 2]), "philox")
     fixed = tf.range(1.0, 4.0)[:, tf.newaxis, tf.newaxis] / 3
     monkeypatch.setattr(model, "noise", lambda n, batch, *_: (fixed * tf.ones([n, batch, 4]),))
-    y = tf.constant(digits.context("train", config.conditional != "no")[:20])
+    y = tf.constant(digits.context("train", config.is_conditional)[:20])
     whole = make_gradients(config, model)(x, y, tf.constant(3), 0.5)
     objective = objective_function(config.objective, config.hyperparameters)
     expected = estimate_and_gradients(model, objective, x, model.noise(3, 20), y, 0.5)
@@ -146,13 +148,16 @@ def test_samples_are_resampled_by_the_weights_that_are_followed(digits, monkeypa
     noise, given, drawn = model.noise(3, 20, [3, 4]), [], []
 
     def noted(log_w, u, n):
+        assert len(set(u.numpy())) == 20  # each image has a draw of its own
         given.append(log_w)
         drawn.append(resample(log_w, u, n))
         return drawn[-1]
 
     monkeypatch.setattr(model, "noise", lambda *_: noise)
     monkeypatch.setattr(steps, "resample", noted)
-    _, _, gradients = make_gradients(config, model)(x, y, tf.constant(0), 0.25)
+    value, bound, gradients = make_gradients(config, model)(x, y, tf.constant(0), 0.25)
+    of_all = iwae_elbo(model(x, noise), 0.25)  # what is reported is of all samples
+    assert (float(value), float(bound)) == pytest.approx([float(tf.reduce_mean(of)) for of in of_all[1::-1]])
     expected = estimate_and_gradients(model, vae_elbo, x, take_samples(noise, drawn[0]), y, 0.25)[2]
     for a, b in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -215,9 +220,11 @@ def test_beta_warms_up_linearly_and_ends_at_one(digits):
 
         return value_at
 
-    makers = [make_value_at(dataclasses.replace(config, beta_warmup=epochs)) for epochs in (2, 0, 1e9)]
-    for step, beta in ((0, 1 / 20), (9, 0.5), (18, 0.95), (19, 1.0), (25, 1.0)):
-        (bound, value), (full_bound, full), (_, none) = (value_at(step) for value_at in makers)
+    at = {epochs: make_value_at(dataclasses.replace(config, beta_warmup=epochs)) for epochs in (2, 0.5, 0, 1e9)}
+    for epochs, step, beta in (
+        (2, 0, 1 / 20), (2, 9, 0.5), (2, 18, 0.95), (2, 19, 1.0), (2, 25, 1.0), (0.5, 1, 0.4), (0.5, 4, 1.0),
+    ):  # fmt: skip
+        (bound, value), (full_bound, full), (_, none) = (at[warmup](step) for warmup in (epochs, 0, 1e9))
         assert bound == full_bound == pytest.approx(full)  # the bound shown always has beta 1
         assert value - full == pytest.approx((1 - beta) * (none - full), abs=1e-3) and none > full + 0.3
 

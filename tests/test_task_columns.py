@@ -12,6 +12,7 @@ from experiment.run_folder import RESULTS, Run, load_config
 from experiment.session import Session
 from experiment.settings import Config
 from models.catalogue import objective_function
+from models.random import Stream, stateless_seed
 from plots.gradients import DECODERS
 from tasks import task01, task02, task06, task07
 from tests.test_objectives import SEED, gradients, small
@@ -37,8 +38,12 @@ def test_task_1_computes_with_the_run_s_seed_and_jit(few_digits, monkeypatch):
     monkeypatch.setattr(evaluation, "make_log_likelihood", making)
     monkeypatch.setattr(evaluation, "make_true_posterior", lambda _, jit=True: asked.append(jit) or 1 / 0)
     config = Config(n_hidden=(6,), n_latent=(2,), epochs=1, jit="off", seed=3).resolved()
+    one, seeds = Session(config, Run(few_digits / "a")), []
+    noise = one.model.noise
+    monkeypatch.setattr(one.model, "noise", lambda n, batch, seed: seeds.append(seed) or noise(n, batch, seed))
     with pytest.raises(ZeroDivisionError):
-        task01.posteriors(Session(config, Run(few_digits / "a")))
+        task01.posteriors(one)
+    np.testing.assert_array_equal(seeds, [stateless_seed(3, Stream.PICTURE, 0)])
     assert repr(asked) == repr([(None, task01.SAMPLES, task01.SHOWN, 3, False), (task01.SAMPLES, False, 3), False])
 
 
@@ -76,14 +81,14 @@ def test_task_2_shows_every_decoder_s_gradient_that_differs(binary_images):
 def test_task_6_s_row_is_of_all_test_images_and_under_the_right_names(results, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(task06, "without_inactive_units", lambda *_: (-80.0, -80.25))
-    monkeypatch.setattr(evaluation, "make_activity", lambda *_, **__: lambda *_: [np.array([1.0, 0.0])])
+    monkeypatch.setattr(evaluation, "make_activity", lambda *_, **__: lambda *_: [np.array([1.0, 0.005])])
     monkeypatch.setattr(plots.tasks, "activity_histograms", lambda *_: None)
     run = types.SimpleNamespace(metrics=types.SimpleNamespace(exists=lambda: False))
     one = types.SimpleNamespace(config=Config(n_latent=(2,)).resolved(), model=None, run=run,
                                 test_data=lambda n=None: asked.append(n) or (None, None))  # fmt: skip
     task06.work(Config(), [("a", one)])
     (row,) = read_csv(results / "task06" / "active_units.csv")
-    assert (row["log_px"], row["log_px_active_alone"]) == ("-80", "-80.25")
+    assert (row["active"], row["log_px"], row["log_px_active_alone"]) == ("1", "-80", "-80.25")
     assert "; without the others -0.250 nats" in capsys.readouterr().out
     assert asked == [None]  # all of them
 

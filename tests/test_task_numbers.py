@@ -82,12 +82,16 @@ def test_gradients_are_of_training_images_with_their_own_labels(digits):
 def test_a_mean_gradient_is_held_against_its_own_target():
     from tasks.task02 import _distance
 
-    def moments(value):
-        return GradientMoments(np.full(4, value), np.zeros(4), 10)
+    def moments(value, variance=0.0):
+        return GradientMoments(np.full(4, value), np.full(4, variance), 10)
 
     targets = {8: moments(1.0), "rws": moments(2.0), "decoder": moments(4.0)}
     for network, objective, distance in (("encoder", "stl", 0), ("encoder", "rws", 0.5), ("decoder", "rws", 0.75)):
         assert _distance(moments(1.0), targets, network, objective, 8)["distance"] == pytest.approx(distance)
+    # both are relative to the norm of the target, here 2, 4 and 8; alone the noise has the norm sqrt(4 * 10 / 10) = 2
+    for network, objective, by_chance in (("encoder", "stl", 1), ("encoder", "rws", 0.5), ("decoder", "rws", 0.25)):
+        found = _distance(moments(1.0, 10.0), targets, network, objective, 8)["by_chance"]
+        assert found == pytest.approx(by_chance)
 
 
 def test_posteriors_are_looked_at_for_two_images_of_each_label():
@@ -176,6 +180,10 @@ def test_distances_of_mean_gradients_are_right_on_average():
         draws = mean + 10 * rng.normal(size=(40, 50))
         return GradientMoments(draws.mean(axis=0), draws.var(axis=0, ddof=1), 40)
 
+    few, many = (GradientMoments(np.full(3, m), np.full(3, 8.0), n) for m, n in ((0.0, 10), (2.0, 1000)))
+    noise = 3 * (0.8 + 0.008)  # summed variances of the two means
+    for one, other in ((few, many), (many, few)):
+        assert one.distance(other) == pytest.approx((np.sqrt(3 * 2**2 - noise), np.sqrt(noise)))
     apart = np.mean([moments(0).distance(moments(3))[0] for _ in range(100)])
     assert apart == pytest.approx(3 * np.sqrt(50), rel=0.05)
     together = np.array([moments(0).distance(moments(0)) for _ in range(100)])

@@ -73,13 +73,16 @@ def test_task01(few_digits, digits, constants, no_figures, monkeypatch, capfd):
     shown = []
     monkeypatch.setattr(plots.tasks, "posterior_figures", lambda pictures, _: shown.extend(pictures))
     monkeypatch.setattr(plots.tasks, "manifold", lambda *_: None)
-    resampled = (np.zeros((20, 3, 2), np.float32),), np.ones(3)
+    numbers = np.arange(1.0, 4.0)  # of the images
+    resampled = (np.tile(numbers[:, np.newaxis], (20, 1, 2)),), numbers
     monkeypatch.setattr(evaluation, "sampling_importance_resampling", lambda *_: resampled)
     assert run("task01", "--jit", "off", **small) == 0  # from the weights that are there
     assert (folder / "model.weights.h5").stat().st_mtime_ns == trained
     out, err = capfd.readouterr()
     assert "test_llh.json has it" in out and "training" not in out and err == ""
-    assert all(one.samples["q(z|x)"].all() and not one.samples["SIR"].any() for one in shown) and len(shown) == 3
+    for number, one in zip(numbers, shown, strict=True):
+        assert (one.samples["SIR"] == number).all() and one.numbers["effective_samples"] == number
+    assert len({one.samples["q(z|x)"].tobytes() for one in shown}) == 3
     np.testing.assert_array_equal([one.image.ravel() for one in shown], digits.binarised_test_images()[[0, 1, 199]])
 
 

@@ -118,8 +118,8 @@ def test_every_epoch_and_seed_has_an_order_of_its_own(tmp_path, digits, monkeypa
         return lambda *data: (orders.add(tuple(data[2].numpy())), run(*data))[1]
 
     monkeypatch.setattr(loop, "make_steps", make_steps_and_note)
-    for seed in (5, 6):
-        run_training(tmp_path / str(seed), digits, dataclasses.replace(TINY, epochs=2, seed=seed))
+    for seed in (5, 6):  # batches of 30 leave out ten images, others in each epoch
+        run_training(tmp_path / str(seed), digits, dataclasses.replace(TINY, epochs=2, seed=seed, batch_size=30))
     assert len(orders) == 4 and all(sorted(order) == list(range(400)) for order in orders)
 
 
@@ -176,18 +176,18 @@ def test_samples_grow_from_the_first_ones(tmp_path, digits, monkeypatch):
 
     def make_steps_and_note(config, *args):
         run = make_steps(config, *args)
-        samples.add((config.n_samples, config.backward_samples))
+        samples.add((config.n_samples, config.backward_samples, config.beta_warmup))
         return lambda *data: (taken.append((config.n_samples, int(data[-1] - data[-2]))), run(*data))[1]
 
     monkeypatch.setattr(loop, "make_steps", make_steps_and_note)
-    growing = dict(grow_samples=0.5, first_samples=1, backward_samples=2)
+    growing = dict(grow_samples=0.5, first_samples=1, backward_samples=2, beta_warmup=3)
     config = dataclasses.replace(TINY, n_samples=11, epochs=4, **growing)
     rows = list(csv.DictReader(run_training(tmp_path / "run", digits, config)[1].splitlines()))
     assert [row["n_samples"] for row in rows] == ["1", "1", "11", "11", "11"]
     assert [row["test_iwae_elbo"] == row["test_vae_elbo"] for row in rows] == [True, True, False, False, False]
     assert [k for k, _ in taken] == sorted(k for k, _ in taken)
     assert {k: sum(n for samples, n in taken if samples == k) for k in (1, 11)} == {1: 40, 11: 40}
-    assert samples == {(1, None), (11, 2)}
+    assert samples == {(1, None, 3), (11, 2, 3)}
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, digits):

@@ -63,7 +63,7 @@ class _Training:
         settings = config.experiment()
         hyperparameters = settings.pop("hyperparameters") or {}
         self.log = Log(run, self.checkpoints.step, settings | hyperparameters)
-        conditional = config.conditional != "no"
+        conditional = config.is_conditional
         images, context = as_tensor(dataset.train_images), dataset.context("train", conditional)
         self.data = on_each_device(images), on_each_device(context)
         self.steps_with = {k: self._make_steps(k) for k in {config.samples_at(0), config.n_samples}}
@@ -232,7 +232,7 @@ def _for_pictures(config, model):
     For a conditional model each row of images has one label and each column one noise; of many labels some are shown.
     """
     noise = model.noise(1, PICTURED, stateless_seed(config.seed, Stream.PICTURE, 0))
-    if config.conditional == "no":
+    if not config.is_conditional:
         return noise, None
     labels = evenly_spaced(np.eye(model.n_context, dtype=np.float32), PICTURED // COLUMNS)
     noise = tuple(tf.tile(e[:, :COLUMNS], [1, len(labels), 1]) for e in noise)

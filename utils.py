@@ -1,4 +1,6 @@
-"""Small helpers without TensorFlow: files that are written whole or not at all, durations, the progress bar."""
+"""Small helpers without TensorFlow: the error that a user can mend, files that are written whole or not at all,
+durations, the progress bar.
+"""
 
 import contextlib
 import csv

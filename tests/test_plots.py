@@ -12,6 +12,7 @@ import plots.comparison
 import plots.runs
 from experiment.run_folder import Run
 from experiment.session import Session
+from experiment.settings import Config
 from plots.style import plt, save_animation
 from utils import write_csv
 
@@ -37,7 +38,7 @@ def test_z1_is_redrawn_along_a_row_under_the_same_upper_layers_and_label(conditi
     )
     session = Session.__new__(Session)
     session.model, session.run = FakeModel(), Run(tmp_path)
-    session.config = types.SimpleNamespace(seed=0, conditional=conditional)
+    session.config = Config(conditional=conditional)
     session.dataset = types.SimpleNamespace(entry=types.SimpleNamespace(image_shape=(2, 2)))
     session.draw_z1_redrawn()
     with np.load(session.run.arrays / "z1_redrawn.npz") as arrays:
@@ -57,7 +58,7 @@ def test_z1_is_redrawn_with_the_run_s_seed(tmp_path, monkeypatch):
     for seed in (0, 1):
         one = Session.__new__(Session)
         one.model, one.run = FakeModel(), Run(tmp_path / str(seed))
-        one.config = types.SimpleNamespace(seed=seed, conditional="no")
+        one.config = Config(seed=seed)
         one.dataset = types.SimpleNamespace(entry=types.SimpleNamespace(image_shape=(2, 2)))
         one.draw_z1_redrawn()
         with np.load(one.run.arrays / "z1_redrawn.npz") as arrays:

@@ -122,7 +122,7 @@ SENTENCES = [  # (page, what stands there, its numbers)
     (R, "With `long` IWAE with k = 50 has {:g} and {:g}, and lies {:.2f} nats above its run of `fast`",
      lambda: [*record("long/iwae-2l-k50")["active_units"], llh("long/iwae-2l-k50") - llh("fast/iwae-2l-k50")]),
     (T, "On test images that is {0:.2f} nats, of which a single image", lambda: annealed("fast/iwae-2l-k50")),
-    (T, "For the model of one layer by `long` (`--preset long`) it is {0:.2f}, of", lambda: annealed("long/iwae-1l-k50")),
+    (T, "of one layer by `long` (`--preset long`) it is {0:.2f}, of", lambda: annealed("long/iwae-1l-k50")),
     (R, "models of one layer lie above the reference, {} each", lambda: [seeds_each(LONG)]),
     (T, "no more than two seeds differ by. ({} each,",
      lambda: [seeds_each([*LONG[2:4], *(f"fast/dreg-1l-k{k}" for k in (1, 5, 50))]).capitalize()]),

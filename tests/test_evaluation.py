@@ -137,6 +137,20 @@ def test_seed_decides_the_estimate(monkeypatch):
     assert [done for done, _ in told] == [100, 150] and told[-1][1] == pytest.approx(result.test_llh)
 
 
+def test_each_batch_has_a_seed_of_the_evaluation_s_own_stream(monkeypatch):
+    drawn, model = [], LinearGaussian()
+    monkeypatch.setattr(likelihood, "stateless_seed", lambda *of: drawn.append(of) or stateless_seed(*of))
+    make_log_likelihood(model, 20, jit=False, binary=False)(model.x[:3], seed=3)
+    assert drawn == [(3, Stream.TEST, 0)]
+
+
+def test_images_whose_tail_has_no_shape_do_not_count(monkeypatch):
+    monkeypatch.setattr(likelihood, "pareto_k", lambda log_w: np.resize([np.nan, 0.9, 0.5, 0.8], len(log_w)))
+    model = LinearGaussian()
+    result, _ = make_log_likelihood(model, 200, jit=False, binary=False)(model.x[:4])
+    assert result.pareto_k == 0.8 and result.pareto_k_high == pytest.approx(2 / 3)
+
+
 def test_bounds_are_means_over_exactly_the_images_given():
     model = LinearGaussian()
     values = make_bounds(model, 64)(model.x, None, tf.constant([1, 2]))

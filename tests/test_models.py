@@ -253,6 +253,16 @@ class Wider(GaussianBlock):
         return tfd.Independent(tfd.Normal(mean, 2 * tf.exp(log_std)), 1)
 
 
+class Scaled(GaussianBlock):
+    def outputs(self, inputs):
+        return [2 * output for output in super().outputs(inputs)]
+
+
+class Sharper(BernoulliBlock):
+    def log_prob(self, x, z):
+        return 2 * super().log_prob(x, z)
+
+
 class Flipped(GaussianBlock):
     def features(self, inputs):
         return super().features(-inputs)
@@ -268,10 +278,15 @@ def block_of(kind):
 
 OF_ANOTHER_MAKE = [
     (1, "Other has its own prior", dict(prior=broad_prior)),
-    (1, "Other has its own encode", dict(encode=lambda self, *given: IWAE.encode(self, *given))),
+    *(
+        (1, f"Other has its own {name}", {name: lambda self, *given, name=name: getattr(IWAE, name)(self, *given)})
+        for name in ("sample_prior", "encode", "call", "log_weights")
+    ),
     (1, "Shallow has its own features", dict(likelihood_block=lambda self, n_hidden, pixel_means: Shallow())),
     (1, "Softer has its own call", dict(likelihood_block=lambda self, n_hidden, pixel_means: Softer(n_hidden, 784))),
     (1, "Wider has its own call", dict(encoder_block=block_of(Wider))),
+    (1, "Scaled has its own outputs", dict(encoder_block=block_of(Scaled))),
+    (1, "Sharper has its own log_prob", dict(likelihood_block=lambda self, n_hidden, _: Sharper(n_hidden, 784))),
     (2, "Flipped has its own features", dict(encoder_block=block_of(Flipped))),  # q(z2|z1) reads z1
 ]
 

@@ -126,6 +126,16 @@ def test_points_are_doubled_until_a_narrow_posterior_is_resolved():
     assert grid.log_px == pytest.approx(model.log_px[0], abs=0.02)
 
 
+@pytest.mark.parametrize(("off", "resolved"), [(0.02, False), (0.005, True)])
+def test_points_are_close_enough_where_every_second_one_gives_the_same(off, resolved):
+    axes = np.linspace([-6, -6], [6, 6], 201)
+    log_q = scipy.stats.norm.logpdf(axes[:, 0])[:, np.newaxis] + scipy.stats.norm.logpdf(axes[:, 1])
+    log_joint = log_q.copy()
+    log_joint[::2, ::2] += 4 / 3 * off  # a quarter of the points, and all of the coarse grid's
+    grid = posteriors._normalised(axes, log_joint, log_q)
+    assert posteriors._is_resolved(grid, axes, log_joint, log_q) == resolved
+
+
 def test_points_are_doubled_up_to_a_bound(monkeypatch):
     resolved = iter([False] * 5)  # an image that no number of points resolves is not looked at for ever
     monkeypatch.setattr(posteriors, "MOST_POINTS", 8)
@@ -329,6 +339,7 @@ def test_the_seed_is_0_where_none_is_given():
         assert inspect.signature(function).parameters["seed"].default == 0
     assert inspect.signature(posterior_means).parameters["n_samples"].default == 500
     assert inspect.signature(sampling_importance_resampling).parameters["n_samples"].default == 5000
+    assert inspect.signature(make_activity).parameters["n_samples"].default == 50
 
 
 def test_every_image_has_samples_of_its_own_and_is_drawn_with_other_numbers(monkeypatch):

@@ -132,25 +132,30 @@ def test_estimators_have_their_own_lines_and_hollow_points_where_no_distance_is_
         given = dict(objective=objective, network=network, k=k, epochs=epochs, hyperparameters="", distance=None)
         return given | dict(snr=k * epochs, variance=10 * k * epochs, by_chance=0.5) | numbers
 
-    rows = [row(name, network, k, epochs, distance=k / 4 if epochs == 2 else None, hyperparameters=given)
-            for epochs in (0.5, 2) for k in (1, 4) for name, given in (("iwae_elbo", ""), ("dreg", "elbo_weight 0.5"))
+    distances = {1: 0.7, 4: 0.8, 16: 0.2}  # 1.4, 1.6 and 0.4 times what noise alone would give
+    rows = [row(name, network, k, epochs, distance=distances[k] if epochs == 2 else None, hyperparameters=given)
+            for epochs in (0.5, 2) for k in distances
+            for name, given in (("iwae_elbo", ""), ("dreg", "elbo_weight 0.5"))
             for network in ("encoder", "decoder")]  # fmt: skip
     estimators(rows, tmp_path / "estimators.png")
     above, below = np.reshape(figures["estimators.png"].axes, (2, 3))
     for axis, quantity in zip(above, AXES):
-        expected = [(k, k * (2 if quantity == "snr" else 20)) for k in (1, 4)]
+        expected = [(k, k * (2 if quantity == "snr" else 20)) for k in distances]
         assert lines_of(axis) == {"IWAE": expected, "IWAE: DReG (elbo weight 0.5)": expected}
         assert axis.get_title() == f"encoder: {AXES[quantity]}"
     points = [line for line in above[2].lines if line.get_marker() == "o"]
-    assert [(line.get_ydata().tolist(), line.get_mfc() == "white") for line in points[:2]] == [
-        ([0.5], True),
-        ([1.0], False),
-    ]
+    shown = [(*np.atleast_1d(line.get_ydata()), line.get_mfc() == "white") for line in points[:3]]
+    assert shown == [(0.7, True), (0.8, False), (0.5, True)]
+    assert above[2].lines[0].get_ydata().tolist() == [0.7, 0.8, 0.5]  # the line goes through its points
+    assert all(axis.get_xscale() == axis.get_yscale() == "log" for axis in (*above, *below))
+    (legend,) = figures["estimators.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == list(lines_of(above[0]))
     assert "of L_k" in above[2].get_ylabel() and "of log p(x)" in below[2].get_ylabel()
     assert set(lines_of(below[0])) == {"IWAE"}  # DReG's decoder is the same
     along_training([row for row in rows if row["epochs"] < 2], tmp_path / "along.png")
     snr, variance = figures["along.png"].axes
-    assert lines_of(snr)["IWAE"] == [(1, 0.5), (4, 2)] and lines_of(variance)["IWAE: DReG"] == [(1, 5), (4, 20)]
+    assert lines_of(snr)["IWAE"] == [(k, 0.5 * k) for k in distances]
+    assert lines_of(variance)["IWAE: DReG"] == [(k, 5 * k) for k in distances]
     assert [line.get_linestyle() for line in above[0].lines] == ["-", "--"]
 
 
@@ -221,6 +226,14 @@ def test_encoder_decoder_and_every_stage_have_their_own_numbers(tmp_path, figure
     stages = np.reshape(figures["along.png"].axes, (2, 3))
     assert [lines_of(axis)["IWAE"] for axis in stages.ravel()] == [[(1, y)] for y in (1, 2, 5, 10, 20, 50)]
     assert [axis.get_title() for axis in stages[0]] == ["first weights", "after 1 epoch", "after 4 epochs"]
+
+
+def test_estimators_of_one_target_have_one_colour_and_no_two_look_alike():
+    looks = [(colour, style) for _, colour, style in NAMES.values()]
+    assert len(set(looks)) == len(looks)
+    for plain, doubly in (("iwae_elbo", "dreg"), *((name, f"{name}_dreg") for name in ("vr_iwae", "rws", "jvi"))):
+        assert NAMES[plain][1] == NAMES[doubly][1] and NAMES[doubly][2] == "--"
+    assert len({NAMES[name][1] for name in ("vae_elbo", "iwae_elbo", "miwae", "ciwae", "vr_iwae", "rws", "jvi")}) == 7
 
 
 def test_estimators_are_called_what_they_are():

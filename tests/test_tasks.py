@@ -73,6 +73,7 @@ def test_task01(few_digits, digits, constants, no_figures, monkeypatch, capfd):
     shown = []
     monkeypatch.setattr(plots.tasks, "posterior_figures", lambda pictures, _: shown.extend(pictures))
     monkeypatch.setattr(plots.tasks, "manifold", lambda *_: None)
+    monkeypatch.setattr(session.Session, "decoded", lambda self, z: z)
     numbers = np.arange(1.0, 4.0)  # of the images
     resampled = (np.tile(numbers[:, np.newaxis], (20, 1, 2)),), numbers
     monkeypatch.setattr(evaluation, "sampling_importance_resampling", lambda *_: resampled)
@@ -82,6 +83,7 @@ def test_task01(few_digits, digits, constants, no_figures, monkeypatch, capfd):
     assert "test_llh.json has it" in out and "training" not in out and err == ""
     for number, one in zip(numbers, shown, strict=True):
         assert (one.samples["SIR"] == number).all() and one.numbers["effective_samples"] == number
+        assert (one.decoded["SIR"] == number).all() and len(one.decoded["SIR"]) == 16
     assert len({one.samples["q(z|x)"].tobytes() for one in shown}) == 3
     np.testing.assert_array_equal([one.image.ravel() for one in shown], digits.binarised_test_images()[[0, 1, 199]])
 

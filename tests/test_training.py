@@ -232,6 +232,8 @@ def test_tensorboard_has_train_and_test_under_the_same_tags_and_the_settings(cop
     np.testing.assert_allclose(tf.io.decode_png(png).numpy()[..., 0] / 255, 1 - ink, atol=0.01)
     settings = read["test"].SummaryMetadata("_hparams_/session_start_info").plugin_data
     assert settings.plugin_name == PLUGIN_NAME
-    numbers = HParamsPluginData.FromString(settings.content).session_start_info.hparams
+    start = HParamsPluginData.FromString(settings.content).session_start_info
+    assert start.group_name == "whole"  # a trial for each run, called as its folder was
+    numbers = start.hparams
     assert (numbers["learning_rate"].number_value, numbers["n_samples"].number_value) == (1e-3, 3)
     assert "hyperparameters" not in numbers  # each is a setting of its own

@@ -126,7 +126,8 @@ SENTENCES = [  # (page, what stands there, its numbers)
     (R, "models of one layer lie above the reference, {} each", lambda: [seeds_each(LONG)]),
     (T, "no more than two seeds differ by. ({} each,",
      lambda: [seeds_each([*LONG[2:4], *(f"fast/dreg-1l-k{k}" for k in (1, 5, 50))]).capitalize()]),
-    (R, "(MNIST's with one layer and k = 1: {})", lambda: [WORDS[len(every_seed("fast/iwae-1l-k1"))]]),
+    (R, "(MNIST's with k = 1: {} with one layer, {} with two)",
+     lambda: [WORDS[len(every_seed(f"fast/iwae-{n}l-k1"))] for n in (1, 2)]),
     *((R, sentence, between_two_seeds) for sentence in (
         "so two single runs of one recipe differ by about {:.2f} (", "Two seeds differ by about {:.2f} nats ([below]",
         "two single seeds of `fast` differ by about {:.2f} nats")),
